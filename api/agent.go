@@ -1,0 +1,157 @@
+package api
+
+import "time"
+
+// RegisterRequest asks for an identity: POST /api/v1/agents/register with the
+// header X-Registration-Token.
+type RegisterRequest struct {
+	_            struct{} `json:"-" additionalProperties:"true"`
+	Name         string   `json:"name" maxLength:"255" doc:"The agent's name, unique in its tenant."`
+	Version      string   `json:"version,omitempty" maxLength:"50" doc:"The agent program's version."`
+	Capabilities []string `json:"capabilities,omitempty" maxItems:"256" doc:"What the agent can do, as in docker.deploy."`
+	CSR          string   `json:"csr" maxLength:"16384" doc:"A PKCS#10 certificate request in PEM. Names in it are ignored."`
+	// ID is the agent's own persistent id; the server makes one otherwise.
+	ID          string            `json:"id,omitempty" maxLength:"128" doc:"The agent's own persistent id, when it brings one."`
+	Group       string            `json:"group,omitempty" maxLength:"255" doc:"The group that the agent says it belongs to."`
+	Environment string            `json:"environment,omitempty" maxLength:"255" doc:"The environment, as in production."`
+	Labels      map[string]string `json:"labels,omitempty" doc:"Labels to select the agent by."`
+	Routes      []string          `json:"routes,omitempty" maxItems:"4096" doc:"The ids of the routes that the agent serves."`
+	Platform    string            `json:"platform,omitempty" maxLength:"50" doc:"linux, windows or docker."`
+	// EncryptionPublicKey is for payloads that only this agent can read.
+	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The agent's public key for sealed payloads, in base64."`
+}
+
+// RegisterResponse is an identity: the certificate for the key of the request
+// and what the agent needs to work.
+type RegisterResponse struct {
+	AgentID         string        `json:"agentId" doc:"The agent's id."`
+	Certificate     string        `json:"certificate" doc:"The agent's certificate and its issuer's, in PEM."`
+	CACertificate   string        `json:"caCertificate" doc:"The root certificate to trust, in PEM."`
+	EventsURL       string        `json:"eventsUrl" doc:"Where the agent's events are streamed (SSE)."`
+	TaskStreamURL   string        `json:"taskStreamUrl" doc:"Where the agent's tasks are streamed (WebSocket)."`
+	Config          AgentSettings `json:"config" doc:"What the server wants of the agent."`
+	ServerPublicKey string        `json:"serverPublicKey" doc:"The Ed25519 key that signs what the server sends, in base64."`
+}
+
+// AgentSettings is what the server tells every agent.
+type AgentSettings struct {
+	HeartbeatIntervalMs int64     `json:"heartbeatIntervalMs" doc:"How often the agent reports, in milliseconds."`
+	ServerTime          time.Time `json:"serverTime" doc:"The server's clock, to measure skew by."`
+}
+
+// Lifecycle is what people decided about an agent.
+type Lifecycle string
+
+// The life-cycle states.
+const (
+	LifecycleActive   Lifecycle = "active"
+	LifecycleInactive Lifecycle = "inactive"
+	LifecycleRevoked  Lifecycle = "revoked"
+)
+
+// Liveness is what an agent's heartbeats say.
+type Liveness string
+
+// The liveness states.
+const (
+	Live  Liveness = "live"
+	Stale Liveness = "stale"
+	Dead  Liveness = "dead"
+)
+
+// AgentStatus is the word that a list of agents shows.
+type AgentStatus string
+
+// The agent statuses.
+const (
+	StatusOnline   AgentStatus = "online"
+	StatusDegraded AgentStatus = "degraded"
+	StatusOffline  AgentStatus = "offline"
+)
+
+// Agent is an agent as the API shows it.
+type Agent struct {
+	ID            string            `json:"id"`
+	Name          string            `json:"name"`
+	Version       string            `json:"version"`
+	Status        AgentStatus       `json:"status" doc:"online: active, live and healthy; degraded: active and stale, or unhealthy; offline: everything else."`
+	Lifecycle     Lifecycle         `json:"lifecycle" doc:"What people decided: active, inactive or revoked."`
+	Liveness      Liveness          `json:"liveness" doc:"What heartbeats say: live, stale or dead."`
+	Group         string            `json:"group,omitempty"`
+	Environment   string            `json:"environment,omitempty"`
+	Platform      string            `json:"platform,omitempty"`
+	Labels        map[string]string `json:"labels"`
+	Capabilities  []string          `json:"capabilities"`
+	Routes        []string          `json:"routes,omitempty"`
+	ResourceUsage *ResourceUsage    `json:"resourceUsage,omitempty"`
+	LastHeartbeat *time.Time        `json:"lastHeartbeat,omitempty"`
+	// Transport is how the agent is connected now: grpc, poll, or empty.
+	Transport              string     `json:"transport,omitempty" doc:"How it is connected: grpc, poll, or empty when it is not."`
+	NotAccepting           string     `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
+	CertificateFingerprint string     `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
+	CertificateNotAfter    *time.Time `json:"certificateNotAfter,omitempty"`
+	CreatedAt              time.Time  `json:"createdAt"`
+	UpdatedAt              time.Time  `json:"updatedAt"`
+}
+
+// AgentList is the answer of GET /api/v1/agents.
+type AgentList struct {
+	Items []Agent `json:"items"`
+	// Next is empty on the last page.
+	Next string `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
+}
+
+// AgentUpdate changes what people may change of an agent; a field that is
+// left out stays.
+type AgentUpdate struct {
+	Labels       *map[string]string `json:"labels,omitempty"`
+	Capabilities *[]string          `json:"capabilities,omitempty"`
+}
+
+// Deleted is the answer of every DELETE.
+type Deleted struct {
+	Deleted bool `json:"deleted"`
+}
+
+// ResourceUsage is the load of an agent's machine. A percentage is 0 to 100.
+type ResourceUsage struct {
+	_                struct{} `json:"-" additionalProperties:"true"`
+	CPUPercent       float64  `json:"cpuPercent,omitempty"`
+	MemoryPercent    float64  `json:"memoryPercent,omitempty"`
+	MemoryTotalBytes uint64   `json:"memoryTotalBytes,omitempty"`
+	DiskPercent      float64  `json:"diskPercent,omitempty"`
+	DiskFreeBytes    uint64   `json:"diskFreeBytes,omitempty"`
+	Load1            float64  `json:"load1,omitempty"`
+	AgentMemoryBytes uint64   `json:"agentMemoryBytes,omitempty" doc:"What the agent itself uses."`
+}
+
+// HeartbeatRequest is POST /api/v1/agents/{id}/heartbeat.
+type HeartbeatRequest struct {
+	_             struct{}       `json:"-" additionalProperties:"true"`
+	Status        string         `json:"status,omitempty" maxLength:"50" doc:"online, or degraded when the agent knows of a fault."`
+	ResourceUsage *ResourceUsage `json:"resourceUsage,omitempty"`
+	Capabilities  []string       `json:"capabilities,omitempty" maxItems:"256"`
+	// RunningTasks prolongs those tasks' leases and takes them off the answer.
+	RunningTasks []TaskRef `json:"runningTasks,omitempty" maxItems:"1000" doc:"The tasks that the agent has taken and not finished."`
+	// NotAccepting, when not empty, says why no new task may come.
+	NotAccepting string     `json:"notAccepting,omitempty" maxLength:"255" doc:"Why the agent wants no new tasks, when it does not."`
+	MaxTasks     int        `json:"maxTasks,omitempty" minimum:"0" maximum:"1000" doc:"How many tasks the agent runs at a time."`
+	SentAt       *time.Time `json:"sentAt,omitempty" doc:"The agent's clock, to measure skew by."`
+}
+
+// HeartbeatResponse hands out the tasks that wait for the agent, unless it
+// holds a stream, which then carries them.
+type HeartbeatResponse struct {
+	Tasks []AgentTask `json:"tasks" doc:"Tasks to run. One that was not taken or completed comes again."`
+	// Cancelled names running tasks that the agent is asked to stop.
+	Cancelled []TaskRef `json:"cancelled,omitempty" doc:"Running tasks to stop."`
+	// IntervalMs is when the server wants the next heartbeat.
+	IntervalMs int64     `json:"intervalMs" doc:"When to report again, in milliseconds."`
+	ServerTime time.Time `json:"serverTime"`
+}
+
+// AgentToken is the answer of POST /api/v1/agents/token.
+type AgentToken struct {
+	Token     string `json:"token" doc:"A JWT bound to the caller's certificate (RFC 8705)."`
+	ExpiresIn int    `json:"expiresIn" doc:"Its life in seconds."`
+}

@@ -1,0 +1,89 @@
+package api
+
+import "time"
+
+// RegistrationTokenRequest is POST /api/v1/admin/agent-tokens. What it binds,
+// an agent that registers with the token cannot override.
+type RegistrationTokenRequest struct {
+	Name         string            `json:"name,omitempty" maxLength:"255" doc:"Binds the agent's name."`
+	AgentID      string            `json:"agentId,omitempty" maxLength:"128" doc:"Binds the agent's id; needed to take over an identity that exists."`
+	Environment  string            `json:"environment,omitempty" maxLength:"255" doc:"Binds the environment."`
+	Group        string            `json:"group,omitempty" maxLength:"255" doc:"Binds the group."`
+	Cluster      string            `json:"cluster,omitempty" maxLength:"255" doc:"Binds the cluster."`
+	Platform     string            `json:"platform,omitempty" maxLength:"50" doc:"Binds the platform."`
+	Capabilities []string          `json:"capabilities,omitempty" maxItems:"256" doc:"Binds the capabilities to a part of these."`
+	Labels       map[string]string `json:"labels,omitempty" doc:"Labels that the agent gets."`
+	TTLSeconds   int               `json:"ttlSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"The token's life; 900 when left out."`
+	MaxUses      int               `json:"maxUses,omitempty" minimum:"0" maximum:"100000" doc:"How many agents may register; 1 when left out."`
+}
+
+// RegistrationToken is a token as it is listed; the secret is in Token only in
+// the answer that made it.
+type RegistrationToken struct {
+	ID           string            `json:"id"`
+	Token        string            `json:"token,omitempty" doc:"The secret, shown once."`
+	State        string            `json:"state" doc:"usable, used, expired or revoked."`
+	Name         string            `json:"name,omitempty"`
+	AgentID      string            `json:"agentId,omitempty"`
+	Environment  string            `json:"environment,omitempty"`
+	Group        string            `json:"group,omitempty"`
+	Cluster      string            `json:"cluster,omitempty"`
+	Platform     string            `json:"platform,omitempty"`
+	Capabilities []string          `json:"capabilities,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	MaxUses      int               `json:"maxUses"`
+	Uses         int               `json:"uses"`
+	CreatedBy    string            `json:"createdBy"`
+	CreatedAt    time.Time         `json:"createdAt"`
+	ExpiresAt    time.Time         `json:"expiresAt"`
+}
+
+// RegistrationTokenList is the answer of GET /api/v1/admin/agent-tokens.
+type RegistrationTokenList struct {
+	Items []RegistrationToken `json:"items"`
+}
+
+// Role is what an API token may do: a viewer reads, an operator also deploys,
+// an admin also decides who may do what.
+type Role string
+
+// The roles.
+const (
+	RoleViewer   Role = "viewer"
+	RoleOperator Role = "operator"
+	RoleAdmin    Role = "admin"
+)
+
+// APITokenRequest is POST /api/v1/admin/api-tokens.
+type APITokenRequest struct {
+	Name       string `json:"name" minLength:"1" maxLength:"255" doc:"Whom the token is for."`
+	Role       Role   `json:"role" enum:"viewer,operator,admin"`
+	TTLSeconds int    `json:"ttlSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"The token's life; for ever when left out."`
+}
+
+// APIToken is an API token as it is listed; the secret is in Token only in
+// the answer that made it.
+type APIToken struct {
+	ID         string     `json:"id"`
+	Token      string     `json:"token,omitempty" doc:"The secret, shown once."`
+	Name       string     `json:"name"`
+	Role       Role       `json:"role"`
+	State      string     `json:"state" doc:"usable, expired or revoked."`
+	CreatedBy  string     `json:"createdBy,omitempty"`
+	CreatedAt  time.Time  `json:"createdAt"`
+	ExpiresAt  *time.Time `json:"expiresAt,omitempty"`
+	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"`
+}
+
+// APITokenList is the answer of GET /api/v1/admin/api-tokens.
+type APITokenList struct {
+	Items []APIToken `json:"items"`
+}
+
+// WhoAmI is the answer of GET /api/v1/whoami.
+type WhoAmI struct {
+	Name   string `json:"name"`
+	Role   Role   `json:"role"`
+	Tenant string `json:"tenant"`
+	Server string `json:"server" doc:"The server's version."`
+}

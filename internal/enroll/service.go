@@ -1,0 +1,427 @@
+package enroll
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// Life and uses of a token that does not say.
+const (
+	DefaultTTL = 15 * time.Minute
+	MaxTTL     = 30 * 24 * time.Hour
+)
+
+// Request is a parsed certificate request: a public key whose owner proved
+// that it holds the private one.
+type Request struct {
+	DER           []byte // of the PKCS#10 request
+	PublicKeyHash string // SHA-256 of the public key's DER, in hex
+}
+
+// Issued is a certificate that was signed for an agent.
+type Issued struct {
+	ChainPEM    string
+	Fingerprint string // SHA-256 of the certificate, in hex
+	Serial      string
+	NotBefore   time.Time
+	NotAfter    time.Time
+}
+
+// Issuer signs certificates.
+type Issuer interface {
+	// ParseCSR checks a request in PEM: its signature and its key. What is
+	// wrong with it is a fault of kind Invalid.
+	ParseCSR(pem string) (*Request, error)
+	// IssueAgent signs a client certificate for an agent.
+	IssueAgent(req *Request, tenant, agentID string) (*Issued, error)
+	// Pin is the SHA-256 of the root's public key.
+	Pin() [sha256.Size]byte
+}
+
+// Enrolment is all that is stored when an agent registers.
+type Enrolment struct {
+	TokenID string // empty when the agent proved its current key instead
+	Agent   *fleet.Agent
+	Resume  bool // the agent exists and takes its identity up again
+	Cert    Issued
+	At      time.Time
+}
+
+// Errors that the store gives back from Enrol.
+var (
+	// ErrSpent: the token has no use left, was revoked, or ran out.
+	ErrSpent = errors.New("enroll: token is spent")
+	// ErrNameTaken: another agent of the tenant has that name.
+	ErrNameTaken = errors.New("enroll: name is taken")
+	// ErrIDTaken: an agent with that id exists, and Resume was not said.
+	ErrIDTaken = errors.New("enroll: id is taken")
+)
+
+// Use is one use of a token: which agent got which certificate.
+type Use struct {
+	AgentID  string
+	ChainPEM string
+}
+
+// Store keeps tokens, and agents' identities together with them.
+type Store interface {
+	InsertToken(ctx context.Context, t *Token) error
+	// TokenByHash returns nil when there is none.
+	TokenByHash(ctx context.Context, hash string) (*Token, error)
+	Tokens(ctx context.Context, tenant string) ([]*Token, error)
+	RevokeToken(ctx context.Context, tenant, id string, at time.Time) error
+	// TokenUse returns what a token gave to a key, or nil.
+	TokenUse(ctx context.Context, tokenID, publicKeyHash string) (*Use, error)
+	// Enrol spends one use of the token, creates or resumes the agent and
+	// records its certificate, all or nothing. Resuming by a token ends the
+	// agent's older certificates.
+	Enrol(ctx context.Context, e *Enrolment) error
+	// Agent returns the agent with that id, or else with that name.
+	Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agent, error)
+}
+
+// Service makes tokens and registers agents. It is safe for concurrent use.
+type Service struct {
+	store  Store
+	issuer Issuer
+	audit  access.Auditor
+	now    func() time.Time
+	log    *slog.Logger
+}
+
+// NewService returns a service over a store.
+func NewService(store Store, issuer Issuer, audit access.Auditor, now func() time.Time, log *slog.Logger) *Service {
+	return &Service{store: store, issuer: issuer, audit: audit, now: now, log: log}
+}
+
+// CreateToken makes a token and returns it with its secret text, which is not
+// kept.
+func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.RegistrationTokenRequest) (*Token, string, error) {
+	if req.Name != "" {
+		if err := fleet.ValidateName(req.Name); err != nil {
+			return nil, "", err
+		}
+	}
+	if req.AgentID != "" {
+		if err := fleet.ValidateID(req.AgentID); err != nil {
+			return nil, "", err
+		}
+	}
+	if err := fleet.ValidateLabels("body.labels", req.Labels); err != nil {
+		return nil, "", err
+	}
+	if err := fleet.ValidateCapabilities("body.capabilities", req.Capabilities); err != nil {
+		return nil, "", err
+	}
+	ttl := time.Duration(req.TTLSeconds) * time.Second
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	if ttl < 0 || ttl > MaxTTL {
+		return nil, "", fault.InvalidField("body.ttlSeconds", "a token lives at most 30 days")
+	}
+	uses := max(req.MaxUses, 1)
+	if uses > 1 && (req.Name != "" || req.AgentID != "") {
+		return nil, "", fault.InvalidField("body.maxUses", "a token that binds a name or an id registers one agent only")
+	}
+	now := s.now()
+	text, hash := NewSecret(s.issuer.Pin())
+	t := &Token{
+		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Hash: hash,
+		Name: req.Name, AgentID: req.AgentID, Environment: req.Environment, Group: req.Group, Cluster: req.Cluster,
+		Platform: req.Platform, Capabilities: req.Capabilities, Labels: req.Labels,
+		MaxUses: uses, CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(ttl),
+	}
+	return t, text, s.store.InsertToken(ctx, t)
+}
+
+// Tokens lists a tenant's tokens, the newest first.
+func (s *Service) Tokens(ctx context.Context, tenant string) ([]*Token, error) {
+	return s.store.Tokens(ctx, tenant)
+}
+
+// RevokeToken ends a token; agents that it registered stay. It is idempotent.
+func (s *Service) RevokeToken(ctx context.Context, tenant, id string) error {
+	return s.store.RevokeToken(ctx, tenant, id, s.now())
+}
+
+// Caller is who asks to register.
+type Caller struct {
+	Token  string // the text of the header; may be empty
+	Remote string
+	// The agent that the caller's client certificate proves, if any.
+	TenantID string
+	AgentID  string
+}
+
+// Registration is what Register gives.
+type Registration struct {
+	AgentID  string
+	ChainPEM string
+	Tenant   string
+}
+
+// refused is the one answer to every token that is not good, so that nobody
+// learns from it which tokens exist.
+func refused() error {
+	return fault.New(fault.Unauthenticated, "token_refused",
+		"the registration token was refused: it is unknown, used, expired or revoked; make a new one with `stella agent bootstrap`")
+}
+
+// Register gives an identity to an agent. With a token it spends one use of
+// it; the same token with the same key again gives the same answer, so that a
+// retry after a lost answer is safe. Without a token, an agent that proves its
+// key by its client certificate registers anew what it says of itself.
+func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterRequest) (*Registration, error) {
+	if err := validate(&req); err != nil {
+		return nil, err
+	}
+	csr, err := s.issuer.ParseCSR(req.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if c.Token == "" {
+		if c.AgentID == "" {
+			return nil, fault.New(fault.Unauthenticated, "token_missing",
+				"registration needs the header %s, or the client certificate of an agent that is registered", api.HeaderRegistrationToken)
+		}
+		return s.reregister(ctx, c, req, csr)
+	}
+	tok, err := s.store.TokenByHash(ctx, Hash(c.Token))
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	state := "unknown"
+	tenant := ""
+	if tok != nil {
+		state, tenant = tok.State(now), tok.TenantID
+		if state == "used" && now.Before(tok.ExpiresAt) {
+			if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
+				return again, err
+			}
+		}
+	}
+	if state != "usable" {
+		s.audit.Audit(ctx, access.Event{TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
+			Remote: c.Remote, Outcome: "denied", Detail: "token " + state})
+		return nil, refused()
+	}
+	if tok.MaxUses > 1 {
+		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
+			return again, err
+		}
+	}
+	reg, err := s.enrolByToken(ctx, c, tok, req, csr)
+	if errors.Is(err, ErrSpent) {
+		// Somebody was faster: perhaps this very agent, on another try.
+		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
+			return again, err
+		}
+		s.audit.Audit(ctx, access.Event{TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
+			Remote: c.Remote, Outcome: "denied", Detail: "token used"})
+		return nil, refused()
+	}
+	return reg, err
+}
+
+// again returns what the token gave to the same key before, or nil.
+func (s *Service) again(ctx context.Context, tok *Token, csr *Request) (*Registration, error) {
+	use, err := s.store.TokenUse(ctx, tok.ID, csr.PublicKeyHash)
+	if use == nil || err != nil {
+		return nil, err
+	}
+	return &Registration{AgentID: use.AgentID, ChainPEM: use.ChainPEM, Tenant: tok.TenantID}, nil
+}
+
+func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req api.RegisterRequest, csr *Request) (*Registration, error) {
+	if err := tok.bind(&req); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	a := describe(&req, csr, tok.TenantID, now)
+	a.Cluster = tok.Cluster
+	e := &Enrolment{TokenID: tok.ID, Agent: a, At: now}
+	if a.ID == "" {
+		a.ID = uuid.Must(uuid.NewV7()).String()
+	} else if old, err := s.byID(ctx, tok.TenantID, a.ID); err != nil {
+		return nil, err
+	} else if old != nil {
+		proved := c.AgentID == a.ID && c.TenantID == tok.TenantID
+		if tok.AgentID != a.ID && !proved {
+			s.audit.Audit(ctx, access.Event{TenantID: tok.TenantID, Actor: "anonymous", Action: "agent.register", Object: a.ID,
+				Remote: c.Remote, Outcome: "denied", Detail: "identity exists and was not proved"})
+			return nil, fault.New(fault.Conflict, "identity_exists",
+				"agent id %s is registered already: to take it up again, present its current certificate, or use a token made for it (`stella agent bootstrap --id %s`)", a.ID, a.ID)
+		}
+		if err := notRevoked(old); err != nil {
+			return nil, err
+		}
+		e.Resume = true
+		keep(a, old)
+	}
+	return s.enrol(ctx, c, e, csr)
+}
+
+func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequest, csr *Request) (*Registration, error) {
+	if req.ID != "" && req.ID != c.AgentID {
+		return nil, fault.New(fault.Forbidden, "not_your_identity",
+			"the client certificate is of agent %s, the request is for agent %s: an agent registers only itself", c.AgentID, req.ID)
+	}
+	old, err := s.byID(ctx, c.TenantID, c.AgentID)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		return nil, refused()
+	}
+	if err := notRevoked(old); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	a := describe(&req, csr, c.TenantID, now)
+	a.ID, a.Name, a.Environment, a.Cluster = old.ID, old.Name, old.Environment, old.Cluster
+	keep(a, old)
+	return s.enrol(ctx, c, &Enrolment{Agent: a, Resume: true, At: now}, csr)
+}
+
+func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Request) (*Registration, error) {
+	a := e.Agent
+	issued, err := s.issuer.IssueAgent(csr, a.TenantID, a.ID)
+	if err != nil {
+		return nil, err
+	}
+	e.Cert = *issued
+	a.CertificateFingerprint, a.CertificateNotAfter = issued.Fingerprint, issued.NotAfter
+	switch err := s.store.Enrol(ctx, e); {
+	case errors.Is(err, ErrNameTaken):
+		return nil, fault.New(fault.Conflict, "name_taken",
+			"another agent is called %q: choose another name, delete that agent, or make a token for its id (`stella agent bootstrap --id …`) to take it up again", a.Name)
+	case errors.Is(err, ErrIDTaken):
+		return nil, fault.New(fault.Conflict, "identity_exists",
+			"agent id %s is registered already: present its current certificate, or use a token made for it", a.ID)
+	case err != nil:
+		return nil, err
+	}
+	action := "agent.register"
+	if e.Resume {
+		action = "agent.reregister"
+	}
+	s.audit.Audit(ctx, access.Event{TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
+		Remote: c.Remote, Outcome: "ok", Detail: a.Name})
+	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
+	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
+}
+
+// byID returns the agent with exactly that id, or nil.
+func (s *Service) byID(ctx context.Context, tenant, id string) (*fleet.Agent, error) {
+	a, err := s.store.Agent(ctx, tenant, id)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.ID != id {
+		return nil, nil // it was found by its name
+	}
+	return a, nil
+}
+
+func notRevoked(a *fleet.Agent) error {
+	if a.Lifecycle != api.LifecycleRevoked {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "agent_revoked",
+		"agent %s is revoked: an operator must delete it before the host can register again", a.ID)
+}
+
+// describe makes the agent that a request speaks of.
+func describe(req *api.RegisterRequest, csr *Request, tenant string, now time.Time) *fleet.Agent {
+	return &fleet.Agent{
+		ID: req.ID, TenantID: tenant, Name: req.Name, Version: req.Version,
+		Lifecycle: api.LifecycleActive, Liveness: api.Live,
+		Group: req.Group, Environment: req.Environment, Platform: req.Platform,
+		Labels: req.Labels, Capabilities: req.Capabilities, Routes: req.Routes,
+		EncryptionKey: req.EncryptionPublicKey, PublicKeyHash: csr.PublicKeyHash,
+		LastHeartbeat: now, CreatedAt: now, UpdatedAt: now,
+	}
+}
+
+// keep carries over what a new registration does not change: what people
+// decided, and labels that they may have set.
+func keep(a, old *fleet.Agent) {
+	a.Lifecycle, a.CreatedAt = old.Lifecycle, old.CreatedAt
+	if a.Labels == nil {
+		a.Labels = old.Labels
+	}
+}
+
+// bind puts what the token binds over what the agent says. Capabilities are
+// cut down to those that both name; labels are merged.
+func (t *Token) bind(req *api.RegisterRequest) error {
+	for _, b := range []struct{ location, bound, said string }{
+		{"body.id", t.AgentID, req.ID}, {"body.platform", t.Platform, req.Platform},
+	} {
+		if b.bound != "" && b.said != "" && b.bound != b.said {
+			return fault.InvalidField(b.location, "the token is bound to %q, the agent says %q", b.bound, b.said)
+		}
+	}
+	override := func(field *string, bound string) {
+		if bound != "" {
+			*field = bound
+		}
+	}
+	override(&req.ID, t.AgentID)
+	override(&req.Name, t.Name)
+	override(&req.Environment, t.Environment)
+	override(&req.Group, t.Group)
+	override(&req.Platform, t.Platform)
+	if len(t.Capabilities) > 0 {
+		req.Capabilities = slices.DeleteFunc(slices.Clone(req.Capabilities), func(c string) bool {
+			return !slices.ContainsFunc(t.Capabilities, func(have string) bool { return fleet.Covers(have, c) })
+		})
+	}
+	if len(t.Labels) > 0 {
+		merged := make(map[string]string, len(t.Labels)+len(req.Labels))
+		for k, v := range req.Labels {
+			merged[k] = v
+		}
+		for k, v := range t.Labels {
+			merged[k] = v
+		}
+		req.Labels = merged
+	}
+	if req.Name == "" {
+		return fault.InvalidField("body.name", "neither the agent nor its token gives a name")
+	}
+	return nil
+}
+
+func validate(req *api.RegisterRequest) error {
+	if req.ID != "" {
+		if err := fleet.ValidateID(req.ID); err != nil {
+			return err
+		}
+	}
+	if req.Name != "" {
+		if err := fleet.ValidateName(req.Name); err != nil {
+			return err
+		}
+	}
+	if err := fleet.ValidateLabels("body.labels", req.Labels); err != nil {
+		return err
+	}
+	return fleet.ValidateCapabilities("body.capabilities", req.Capabilities)
+}

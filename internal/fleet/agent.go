@@ -1,0 +1,139 @@
+// Package fleet knows the agents: what they are, what people decided about
+// them (life cycle), and what their heartbeats say (liveness).
+//
+// It knows no SQL, no HTTP and no carrier: the link and the REST API call its
+// Service, and a store keeps what it decides.
+package fleet
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fault"
+)
+
+// Agent is one agent.
+type Agent struct {
+	ID       string
+	TenantID string
+	Name     string
+	Version  string
+
+	Lifecycle api.Lifecycle
+	// Liveness is as it was last recorded; each change of it is one event.
+	Liveness api.Liveness
+
+	Group        string
+	Environment  string
+	Platform     string
+	Cluster      string
+	Labels       map[string]string
+	Capabilities []string
+	Routes       []string
+
+	// EncryptionKey is the agent's public key for sealed payloads, in base64.
+	EncryptionKey string
+	// PublicKeyHash is the SHA-256 of the public key's DER, in hex.
+	PublicKeyHash          string
+	CertificateFingerprint string
+	CertificateNotAfter    time.Time
+
+	// What the last heartbeat said.
+	LastHeartbeat  time.Time
+	ReportedStatus string
+	NotAccepting   string
+	ResourceUsage  *api.ResourceUsage
+
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Status is the one word that a list shows. Online is an agent that people
+// want, that is heard, and that says it is well.
+func (a *Agent) Status() api.AgentStatus {
+	switch {
+	case a.Lifecycle != api.LifecycleActive:
+		return api.StatusOffline
+	case a.Liveness == api.Live && a.ReportedStatus != string(api.StatusDegraded):
+		return api.StatusOnline
+	case a.Liveness == api.Live, a.Liveness == api.Stale:
+		return api.StatusDegraded
+	default:
+		return api.StatusOffline
+	}
+}
+
+// Can reports whether the agent has a capability. A short name stands for all
+// capabilities of its kind: docker covers docker.deploy, and health_check
+// covers health checks of every kind.
+func (a *Agent) Can(capability string) bool {
+	return slices.ContainsFunc(a.Capabilities, func(have string) bool { return Covers(have, capability) })
+}
+
+// Covers reports whether having one capability means having another.
+func Covers(have, want string) bool {
+	if have == want || strings.HasPrefix(want, have+".") {
+		return true
+	}
+	return have == "health_check" && strings.HasSuffix(want, ".health-check")
+}
+
+var (
+	idPattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{0,254}$`)
+)
+
+// ValidateID checks an agent's own persistent id.
+func ValidateID(id string) error {
+	if !idPattern.MatchString(id) || id == "register" || id == "token" {
+		return fault.InvalidField("body.id", "%q is no usable id: give 1 to 128 letters, digits, dots, underscores or hyphens, beginning with a letter or digit", clip(id))
+	}
+	return nil
+}
+
+// ValidateName checks an agent's name.
+func ValidateName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fault.InvalidField("body.name", "%q is no usable name: give 1 to 255 letters, digits, spaces or . _ @ : / -, beginning with a letter or digit", clip(name))
+	}
+	return nil
+}
+
+// ValidateLabels checks labels; location says where they stand in a request.
+func ValidateLabels(location string, labels map[string]string) error {
+	if len(labels) > 64 {
+		return fault.InvalidField(location, "%d labels are more than the 64 that fit", len(labels))
+	}
+	for k, v := range labels {
+		if !idPattern.MatchString(strings.ReplaceAll(k, "/", ".")) {
+			return fault.InvalidField(location, "%q is no usable label key: give letters, digits and . _ / -", clip(k))
+		}
+		if len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' }) {
+			return fault.InvalidField(location+"."+clip(k), "a label's value has at most 255 characters and no control characters")
+		}
+	}
+	return nil
+}
+
+var capabilityPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,127}$`)
+
+// ValidateCapabilities checks the names of capabilities.
+func ValidateCapabilities(location string, names []string) error {
+	for _, n := range names {
+		if !capabilityPattern.MatchString(n) {
+			return fault.InvalidField(location, "%q is no usable capability: give lower-case letters, digits and . _ -", clip(n))
+		}
+	}
+	return nil
+}
+
+// clip keeps an error readable whatever was sent.
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}

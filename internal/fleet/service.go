@@ -1,0 +1,191 @@
+package fleet
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fault"
+)
+
+// Filter picks agents. Status takes any word of the three vocabularies
+// (life cycle, liveness, status), in any case.
+type Filter struct {
+	Status      string
+	Capability  string
+	Name        string
+	Group       string
+	Environment string
+	Labels      map[string]string
+	After       string // the id after which the page begins
+	Limit       int    // 1 to 1000
+}
+
+// Matches reports whether an agent passes the filter; paging aside.
+func (f *Filter) Matches(a *Agent) bool {
+	if f.Name != "" && a.Name != f.Name || f.Group != "" && a.Group != f.Group ||
+		f.Environment != "" && a.Environment != f.Environment {
+		return false
+	}
+	if f.Capability != "" && !a.Can(f.Capability) {
+		return false
+	}
+	for k, v := range f.Labels {
+		if a.Labels[k] != v {
+			return false
+		}
+	}
+	switch s := strings.ToLower(f.Status); s {
+	case "":
+		return true
+	default:
+		return s == string(a.Lifecycle) || s == string(a.Liveness) || s == string(a.Status())
+	}
+}
+
+func (f *Filter) validate() error {
+	switch strings.ToLower(f.Status) {
+	case "", "active", "inactive", "revoked", "live", "stale", "dead", "online", "degraded", "offline":
+		return nil
+	}
+	return fault.InvalidField("query.status", "%q is no status: use online, degraded, offline, live, stale, dead, active, inactive or revoked", clip(f.Status))
+}
+
+// Transition is one change of an agent's liveness.
+type Transition struct {
+	TenantID string
+	AgentID  string
+	Name     string
+	To       api.Liveness
+	At       time.Time
+}
+
+// Store keeps agents. Every method is atomic, and safe for concurrent use by
+// many servers. A missing agent is a fault of kind NotFound.
+type Store interface {
+	// Agent returns the agent with that id, or else with that name.
+	Agent(ctx context.Context, tenant, idOrName string) (*Agent, error)
+	// Agents returns a page of agents in the order of their ids.
+	Agents(ctx context.Context, tenant string, f Filter) ([]*Agent, error)
+	// UpdateAgent replaces labels and capabilities where they are not nil.
+	UpdateAgent(ctx context.Context, tenant, id string, labels *map[string]string, capabilities *[]string, at time.Time) error
+	// SetLifecycle changes the life cycle from one of the given states and
+	// reports whether it did; to the same state it reports false.
+	SetLifecycle(ctx context.Context, tenant, id string, from []api.Lifecycle, to api.Lifecycle, at time.Time) (bool, error)
+	// DeleteAgent removes the agent and its certificates.
+	DeleteAgent(ctx context.Context, tenant, id string) error
+	// RecordHeartbeats stores a batch and returns the agents that came back
+	// to life by it. An agent that is gone is passed over.
+	RecordHeartbeats(ctx context.Context, beats []Heartbeat) ([]Transition, error)
+	// SweepLiveness moves agents that were last heard before staleBefore to
+	// stale, and before deadBefore to dead. Each transition is returned once,
+	// whatever the number of servers that sweep.
+	SweepLiveness(ctx context.Context, staleBefore, deadBefore, at time.Time) ([]Transition, error)
+}
+
+// Notifier tells every server that an agent changed, so that the one that
+// holds its link acts: a revoked agent's connections are cut.
+type Notifier interface {
+	AgentChanged(ctx context.Context, tenant, agentID string)
+}
+
+// Service holds the rules about agents. It is safe for concurrent use.
+type Service struct {
+	store  Store
+	notify Notifier
+	now    func() time.Time
+}
+
+// NewService returns a service over a store. now is the clock, in UTC.
+func NewService(store Store, notify Notifier, now func() time.Time) *Service {
+	return &Service{store: store, notify: notify, now: now}
+}
+
+// Get returns the agent with that id, or else with that name.
+func (s *Service) Get(ctx context.Context, tenant, idOrName string) (*Agent, error) {
+	return s.store.Agent(ctx, tenant, idOrName)
+}
+
+// List returns a page of agents in the order of their ids.
+func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Agent, error) {
+	if err := f.validate(); err != nil {
+		return nil, err
+	}
+	return s.store.Agents(ctx, tenant, f)
+}
+
+// Update changes what people may change of an agent and returns it.
+func (s *Service) Update(ctx context.Context, tenant, id string, labels *map[string]string, capabilities *[]string) (*Agent, error) {
+	a, err := s.store.Agent(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	if labels != nil {
+		if err := ValidateLabels("body.labels", *labels); err != nil {
+			return nil, err
+		}
+	}
+	if capabilities != nil {
+		if err := ValidateCapabilities("body.capabilities", *capabilities); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.store.UpdateAgent(ctx, tenant, a.ID, labels, capabilities, s.now()); err != nil {
+		return nil, err
+	}
+	return s.store.Agent(ctx, tenant, a.ID)
+}
+
+// Activate lets an inactive agent work again. It is idempotent.
+func (s *Service) Activate(ctx context.Context, tenant, id string) (*Agent, error) {
+	return s.move(ctx, tenant, id, api.LifecycleActive)
+}
+
+// Deactivate keeps an agent connected and gives it no more tasks. It is
+// idempotent.
+func (s *Service) Deactivate(ctx context.Context, tenant, id string) (*Agent, error) {
+	return s.move(ctx, tenant, id, api.LifecycleInactive)
+}
+
+// Revoke ends an agent's identity for good: it is refused everywhere and its
+// connections are cut. It is idempotent.
+func (s *Service) Revoke(ctx context.Context, tenant, id string) (*Agent, error) {
+	return s.move(ctx, tenant, id, api.LifecycleRevoked)
+}
+
+func (s *Service) move(ctx context.Context, tenant, id string, to api.Lifecycle) (*Agent, error) {
+	a, err := s.store.Agent(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	from := []api.Lifecycle{api.LifecycleActive, api.LifecycleInactive}
+	moved, err := s.store.SetLifecycle(ctx, tenant, a.ID, from, to, s.now())
+	if err != nil {
+		return nil, err
+	}
+	if moved {
+		s.notify.AgentChanged(ctx, tenant, a.ID)
+	}
+	if a, err = s.store.Agent(ctx, tenant, a.ID); err != nil {
+		return nil, err
+	}
+	if a.Lifecycle != to {
+		return nil, fault.New(fault.Conflict, "agent_revoked",
+			"agent %s is revoked, and a revoked agent stays so: delete it and register the host again with a new token", a.Name)
+	}
+	return a, nil
+}
+
+// Delete removes an agent; its certificate is worth nothing from then on.
+func (s *Service) Delete(ctx context.Context, tenant, id string) (*Agent, error) {
+	a, err := s.store.Agent(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.DeleteAgent(ctx, tenant, a.ID); err != nil {
+		return nil, err
+	}
+	s.notify.AgentChanged(ctx, tenant, a.ID)
+	return a, nil
+}

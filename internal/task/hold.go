@@ -1,0 +1,272 @@
+package task
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// Next claims the task that an agent should run next, or returns nil. The
+// caller says how many tasks the agent may hold; 0 means the default. The
+// claim is durable when Next returns.
+func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api.AgentTask, error) {
+	if !active(a) {
+		return nil, nil
+	}
+	if maxActive <= 0 {
+		maxActive = DefaultMaxActive
+	}
+	shared, err := s.store.SharedTargets(ctx, a.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	var mine []string
+	for _, t := range shared {
+		if t.ServedBy(a) {
+			mine = append(mine, t.ID)
+		}
+	}
+	now := s.now()
+	queued, err := s.store.Queued(ctx, a.TenantID, a.ID, mine, now, 64)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range queued {
+		if !a.Can(c.Task.Capability) {
+			continue
+		}
+		t, err := s.store.ClaimTask(ctx, Claim{
+			Ref: Ref{c.Task.ID, c.Task.Attempt}, AgentID: a.ID, MaxActive: maxActive,
+			LeaseUntil: now.Add(s.opts.Lease), At: now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if t == nil {
+			continue
+		}
+		s.wake.TaskChanged(t.TenantID, t.ID)
+		return s.assignment(ctx, a, t)
+	}
+	return nil, nil
+}
+
+// assignment makes what the agent gets.
+func (s *Service) assignment(ctx context.Context, a *fleet.Agent, t *Task) (*api.AgentTask, error) {
+	tgt, err := s.store.Target(ctx, t.TenantID, t.TargetID)
+	if err != nil {
+		return nil, err
+	}
+	sec, err := s.openSecret(t.ID, t.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	// The agent ends the attempt by its own clock; what it says later than
+	// this, with the time to undo a deployment on top, nobody waits for.
+	until := t.AssignedAt.Add(t.Timeout + 15*time.Minute)
+	token, err := s.tokens.TaskToken(t.TenantID, a.ID, a.CertificateFingerprint, t.ID, t.TargetID, t.Attempt, until)
+	if err != nil {
+		return nil, err
+	}
+	return &api.AgentTask{
+		ID: t.ID, Attempt: t.Attempt, Type: t.Type, TargetID: t.TargetID,
+		Target:  api.AgentTarget{Name: tgt.Name, Kind: tgt.Kind, Environment: tgt.Environment, Config: tgt.Config},
+		Payload: sec.Payload, Credentials: sec.Credentials,
+		Timeout: int64(t.Timeout / time.Second), Priority: PriorityName(t.Priority), IdempotencyKey: t.IdempotencyKey,
+		AssignedAt: t.AssignedAt, ExpiresAt: until, Token: token,
+	}, nil
+}
+
+// Resume compares what the store says an agent holds with what the agent says
+// when it connects. It returns the tasks to hand out again, because their
+// assignment was lost on the way, and the attempts to cancel. A task that the
+// agent had begun and knows no more (its journal is gone) is ended as lost.
+func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again []*api.AgentTask, cancel []Ref, err error) {
+	tasks, err := s.store.HeldBy(ctx, a.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	has := make(map[string]bool, len(held))
+	for _, r := range held {
+		has[r.ID] = true
+	}
+	now := s.now()
+	for _, t := range tasks {
+		ref := Ref{t.ID, t.Attempt}
+		switch {
+		case has[t.ID]:
+			if t.CancelRequested {
+				cancel = append(cancel, ref)
+			}
+		case t.State == api.TaskAssigned && !t.CancelRequested && active(a):
+			task, err := s.assignment(ctx, a, t)
+			if err != nil {
+				return nil, nil, err
+			}
+			again = append(again, task)
+		case t.State == api.TaskAssigned:
+			// Never begun, and not wanted any more.
+			f := Finish{Ref: ref, AgentID: a.ID, State: api.TaskCancelled, Reason: "cancelled before it began", At: now}
+			if _, err := s.store.FinishTask(ctx, f); err != nil {
+				return nil, nil, err
+			}
+			s.wake.TaskChanged(t.TenantID, t.ID)
+		default:
+			reason := "agent " + a.Name + " has come back without any record of this task: its state was deleted; look at the target before you deploy again"
+			f := Finish{
+				Ref: ref, AgentID: a.ID, State: api.TaskFailed, Reason: reason, At: now,
+				Result: &api.TaskResult{TaskID: t.ID, Attempt: t.Attempt, StartedAt: t.StartedAt, CompletedAt: now, Error: reason, ErrorType: api.ErrAgentLost},
+			}
+			if _, err := s.store.FinishTask(ctx, f); err != nil {
+				return nil, nil, err
+			}
+			s.wake.TaskChanged(t.TenantID, t.ID)
+		}
+	}
+	return again, cancel, s.Renew(ctx, a.ID, held)
+}
+
+// Pending is Resume for agents that poll: the assigned tasks that they do not
+// name come again, but nothing is concluded from what they leave out, because
+// a simple client may name nothing at all.
+func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (again []*api.AgentTask, cancel []Ref, err error) {
+	tasks, err := s.store.HeldBy(ctx, a.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	has := make(map[string]bool, len(running))
+	for _, r := range running {
+		has[r.ID] = true
+	}
+	for _, t := range tasks {
+		switch {
+		case t.CancelRequested:
+			cancel = append(cancel, Ref{t.ID, t.Attempt})
+		case has[t.ID]:
+			if t.State == api.TaskAssigned {
+				if err := s.Accepted(ctx, a, Ref{t.ID, t.Attempt}, s.now()); err != nil {
+					return nil, nil, err
+				}
+			}
+		case t.State == api.TaskAssigned && active(a):
+			task, err := s.assignment(ctx, a, t)
+			if err != nil {
+				return nil, nil, err
+			}
+			again = append(again, task)
+		}
+	}
+	return again, cancel, s.Renew(ctx, a.ID, running)
+}
+
+// Accepted notes that an attempt is in its agent's journal and begins. A stale
+// attempt is ignored: its result will be refused.
+func (s *Service) Accepted(ctx context.Context, a *fleet.Agent, ref Ref, at time.Time) error {
+	now := s.now()
+	if at.IsZero() || at.After(now) {
+		at = now
+	}
+	started, err := s.store.StartTask(ctx, a.ID, ref, at)
+	if err != nil || !started {
+		return err
+	}
+	s.wake.TaskChanged(a.TenantID, ref.ID)
+	return nil
+}
+
+// Renew prolongs the leases of the attempts that an agent names.
+func (s *Service) Renew(ctx context.Context, agentID string, refs []Ref) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	return s.store.RenewLeases(ctx, agentID, refs, s.now().Add(s.opts.Lease))
+}
+
+// Finish takes the result of an attempt. It is idempotent: the same result
+// again is taken again. A result of an attempt that is over is refused with
+// the reason, and kept in the audit log.
+func (s *Service) Finish(ctx context.Context, a *fleet.Agent, ref Ref, r *api.TaskResult) (accepted bool, reason string, err error) {
+	t, err := s.store.Task(ctx, a.TenantID, ref.ID)
+	if err != nil {
+		return false, "", err
+	}
+	if ref.Attempt == 0 {
+		ref.Attempt = t.Attempt
+	}
+	now := s.now()
+	r.TaskID, r.Attempt = t.ID, ref.Attempt
+	if r.CompletedAt.IsZero() || r.CompletedAt.After(now) {
+		r.CompletedAt = now
+	}
+	if r.StartedAt.IsZero() {
+		r.StartedAt = t.AssignedAt
+	}
+	f := Finish{Ref: ref, AgentID: a.ID, State: api.TaskSucceeded, Result: r, At: now}
+	if !r.Success {
+		f.State, f.Reason = api.TaskFailed, firstLine(r.Error)
+		if r.ErrorType == api.ErrCancelled {
+			f.State = api.TaskCancelled
+		}
+	}
+	if r.Success && (t.Type == api.TaskDeploy || t.Type == api.TaskRollback) {
+		if f.Deployment, err = s.deployed(t, r, now); err != nil {
+			return false, "", err
+		}
+	}
+	done, err := s.store.FinishTask(ctx, f)
+	if err != nil {
+		return false, "", err
+	}
+	if done {
+		s.wake.TaskChanged(a.TenantID, t.ID)
+		// The target and a slot are free again.
+		s.wake.TaskQueued(a.TenantID, a.ID)
+		s.wake.TaskQueued(a.TenantID, "")
+		return true, "", nil
+	}
+	// Again, or too late?
+	if t, err = s.store.Task(ctx, a.TenantID, ref.ID); err != nil {
+		return false, "", err
+	}
+	if t.AgentID == a.ID && t.Attempt == ref.Attempt && t.Result != nil && t.Result.Success == r.Success && t.Result.ErrorType == r.ErrorType {
+		return true, "", nil
+	}
+	reason = "the attempt is over: the task is " + string(t.State)
+	if t.Attempt != ref.Attempt {
+		reason = "a newer attempt has replaced this one"
+	}
+	outcome := "failed"
+	if r.Success {
+		outcome = "succeeded"
+	}
+	s.audit.Audit(ctx, access.Event{TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "task.late_result", Object: t.ID,
+		Outcome: "denied", Detail: reason + "; the late result: " + outcome + " " + r.ErrorType + " " + firstLine(r.Error)})
+	return false, reason, nil
+}
+
+// deployed makes the entry of the target's history.
+func (s *Service) deployed(t *Task, r *api.TaskResult, at time.Time) (*Deployment, error) {
+	sec, err := s.openSecret(t.ID, t.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	d := &Deployment{TaskID: t.ID, TenantID: t.TenantID, TargetID: t.TargetID, At: at}
+	d.ReleaseID, _ = r.Outputs["releaseId"].(string)
+	d.Digest, _ = r.Outputs["digest"].(string)
+	if d.ReleaseID == "" {
+		d.ReleaseID = t.ID
+	}
+	return d, s.fillDeployment(d, t, sec)
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if len(s) > 1000 {
+		s = s[:1000] + "…"
+	}
+	return s
+}
