@@ -1,0 +1,92 @@
+# Everything that people and CI do with this repository. `make` alone lists the targets.
+# Needs Go, git and make; `make lint` builds its linter, `make test` starts its peers.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Our programs are static. Only the race detector needs cgo.
+export CGO_ENABLED := 0
+
+# Tools that take minutes to build are kept outside the tree, so that a fresh clone has them too. The
+# linter must be built by the Go that it reads code of, so that is part of its name.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stella-peers
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)-$(shell go env GOVERSION)/golangci-lint
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# -- run ------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## Build the programs into bin/
+	go build -trimpath -ldflags "-s -w -X stella-ops.org/stella/internal/obs.Version=$(VERSION)" -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build ## Show a control plane and agents at work in one process (ARGS='...')
+	bin/stella demo $(ARGS)
+
+.PHONY: up
+up: build ## Start a control plane for real use on this machine (ARGS='...')
+	bin/stella up $(ARGS)
+
+# -- test -----------------------------------------------------------------------------------------
+
+# Narrow a test run:  make test PKG=./internal/fleet RUN=TestLiveness
+PKG ?= ./...
+RUN ?=
+# More flags for go test, such as -v or -short.
+TESTFLAGS ?=
+
+# STELLA_RACE=1 adds the race detector. STELLA_PEERS=required makes a missing peer a failure; without
+# it, the last line says which peers were missing, and so which tests did not run.
+.PHONY: test
+test: export CGO_ENABLED := $(if $(filter 1,$(STELLA_RACE)),1,0)
+test: ## Test against real peers, which are started first (PKG=./internal/fleet RUN=TestName)
+	scripts/peers run go test -count=1 -timeout 20m $(if $(filter 1,$(STELLA_RACE)),-race) \
+		$(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKG)
+
+.PHONY: bench
+bench: build ## Measure, and print the figures
+	go run ./bench $(ARGS)
+
+# -- check ----------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: $(GOLANGCI) shellcheck ## Check formatting, mistakes, architecture, scripts and generated files
+	$(GOLANGCI) run
+	go vet ./...
+	$(MAKE) --no-print-directory generate-check
+
+# Not everybody has shellcheck at hand; where peers are required, so is it.
+.PHONY: shellcheck
+shellcheck:
+	@if command -v shellcheck >/dev/null || [[ "$${STELLA_PEERS-}" == required ]]; then \
+		(set -x; shellcheck .ci/run scripts/*); \
+	else \
+		echo "lint: shellcheck is not installed: the scripts were not checked"; \
+	fi
+
+$(GOLANGCI):
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the Go code
+	$(GOLANGCI) fmt
+
+# -- generate -------------------------------------------------------------------------------------
+
+.PHONY: generate
+generate: ## Write the generated code again
+	go generate ./...
+
+.PHONY: generate-check
+generate-check: ## Fail when generated code is not what its sources say
+	scripts/generate-check
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin
