@@ -87,3 +87,21 @@ type WhoAmI struct {
 	Tenant string `json:"tenant"`
 	Server string `json:"server" doc:"The server's version."`
 }
+
+// AuditEvent is one line of the audit log.
+type AuditEvent struct {
+	Seq     int64     `json:"seq"`
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor" doc:"token:<id> (<name>), agent:<id>, anonymous or system."`
+	Action  string    `json:"action" doc:"As in agent.revoke."`
+	Object  string    `json:"object,omitempty" doc:"What it was done to."`
+	Remote  string    `json:"remote,omitempty" doc:"From where."`
+	Outcome string    `json:"outcome" doc:"ok, denied or failed."`
+	Detail  string    `json:"detail,omitempty"`
+}
+
+// AuditList is the answer of GET /api/v1/audit.
+type AuditList struct {
+	Items []AuditEvent `json:"items"`
+	Next  string       `json:"next,omitempty"`
+}

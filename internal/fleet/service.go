@@ -87,7 +87,7 @@ type Store interface {
 // Notifier tells every server that an agent changed, so that the one that
 // holds its link acts: a revoked agent's connections are cut.
 type Notifier interface {
-	AgentChanged(ctx context.Context, tenant, agentID string)
+	AgentChanged(tenant, agentID string)
 }
 
 // Service holds the rules about agents. It is safe for concurrent use.
@@ -165,7 +165,7 @@ func (s *Service) move(ctx context.Context, tenant, id string, to api.Lifecycle)
 		return nil, err
 	}
 	if moved {
-		s.notify.AgentChanged(ctx, tenant, a.ID)
+		s.notify.AgentChanged(tenant, a.ID)
 	}
 	if a, err = s.store.Agent(ctx, tenant, a.ID); err != nil {
 		return nil, err
@@ -186,6 +186,6 @@ func (s *Service) Delete(ctx context.Context, tenant, id string) (*Agent, error)
 	if err := s.store.DeleteAgent(ctx, tenant, a.ID); err != nil {
 		return nil, err
 	}
-	s.notify.AgentChanged(ctx, tenant, a.ID)
+	s.notify.AgentChanged(tenant, a.ID)
 	return a, nil
 }

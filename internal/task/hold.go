@@ -99,6 +99,11 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 		ref := Ref{t.ID, t.Attempt}
 		switch {
 		case has[t.ID]:
+			if t.State == api.TaskAssigned {
+				if err := s.Accepted(ctx, a, ref, now); err != nil {
+					return nil, nil, err
+				}
+			}
 			if t.CancelRequested {
 				cancel = append(cancel, ref)
 			}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"stella-ops.org/stella/internal/config"
+	"stella-ops.org/stella/internal/daemon"
+	"stella-ops.org/stella/internal/obs"
+	"stella-ops.org/stella/internal/server"
+)
+
+func serverCommand() *cobra.Command {
+	var cfg server.Config
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the control plane",
+		Long: `Run the control plane: the API, the agents' links and the database.
+
+At its first start it makes, in the data folder, a certificate authority, keys,
+a database and an admin token (admin.token). Agents and people reach it on one
+TLS 1.3 port. Every flag can also be set in the environment or in a file.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.Load(cmd.Flags(), &cfg, os.Getenv); err != nil {
+				return err
+			}
+			ctx, stop := daemon.SignalContext(cmd.Context())
+			defer stop()
+			s := &server.Server{Config: cfg, Log: obs.NewLogger(os.Stderr, cfg.LogFormat, cfg.LogLevel), Out: os.Stdout}
+			if err := s.Run(ctx); err != nil {
+				return fmt.Errorf("stella server: %w", err)
+			}
+			return nil
+		},
+	}
+	config.Flags(cmd.Flags(), &cfg)
+	return cmd
+}

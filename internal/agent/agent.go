@@ -1,0 +1,180 @@
+// Package agent is the agent's program: it registers its host, keeps a link to
+// its server, and runs the tasks that come over it. Run shows its whole graph.
+//
+// It knows the server only by the contract in package api.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"stella-ops.org/stella/internal/agent/journal"
+	"stella-ops.org/stella/internal/daemon"
+	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/docker"
+	"stella-ops.org/stella/internal/executor/host"
+	"stella-ops.org/stella/internal/obs"
+)
+
+// Agent is an agent that is to be run.
+type Agent struct {
+	Config Config
+	Log    *slog.Logger
+	// Token is the registration token; empty to run from what is registered.
+	Token string
+	// OnJournal, when set, is called around each write of a task's record;
+	// crash tests kill the process there.
+	OnJournal func(point string, rec *deploy.Record)
+
+	capabilities *capabilities
+}
+
+// Run registers the agent when it is not registered yet, and runs it until ctx
+// ends. It never gives up on its server; an error means that the agent cannot
+// work as it is: it is not registered, or its data folder is of no use.
+func (a *Agent) Run(ctx context.Context) error {
+	cfg := &a.Config
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if cfg.Name == "" {
+		cfg.Name, _ = os.Hostname()
+	}
+	// The journal's lock also keeps a second agent off the folder.
+	j, err := journal.Open(filepath.Join(cfg.Data, journalFile))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = j.Close() }() // every write to it is durable already
+	j.OnWrite = a.OnJournal
+
+	executors := []executor.Executor{docker.New(docker.Options{Host: cfg.DockerHost}), host.New(host.Options{})}
+	a.capabilities = &capabilities{executors: executors, allowed: cfg.Capabilities, log: a.Log}
+	a.capabilities.probe(ctx)
+
+	id, err := a.ensureIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	a.Log.InfoContext(ctx, "agent starts", "agent", id.AgentID, "name", cfg.Name, "server", id.ServerURL, "version", obs.BuildVersion(), "capabilities", a.capabilities.names())
+
+	run := newRunner(executors, j, id.AgentID, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
+	if err := run.recover(ctx); err != nil {
+		return err
+	}
+	conn, err := newConnector(a, id, run)
+	if err != nil {
+		return err
+	}
+	return daemon.Run(ctx,
+		daemon.Task{Name: "link", Run: conn.Run},
+		daemon.Task{Name: "capabilities", Run: func(ctx context.Context) error { return a.watchCapabilities(ctx, conn) }},
+	)
+}
+
+// ensureIdentity returns the agent's identity: the one it has, brought up to
+// date with the server if the agent has changed since, or a new one by token.
+func (a *Agent) ensureIdentity(ctx context.Context) (*identity, error) {
+	id, err := loadIdentity(a.Config.Data)
+	if err != nil {
+		return nil, err
+	}
+	if id == nil {
+		if a.Token == "" {
+			return nil, fmt.Errorf("this agent is not registered: %s holds no identity; make a token with `stella agent bootstrap` and start it with --register", a.Config.Data)
+		}
+		return a.register(ctx, a.Token, nil)
+	}
+	a.inherit(id)
+	if !a.changed(id) {
+		return id, nil
+	}
+	// The key that the agent has proves who it is; no token is spent. A
+	// server that is away now will learn of the change at the next start.
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	anew, err := a.register(short, "", id)
+	if err != nil {
+		a.Log.WarnContext(ctx, "what has changed about this agent could not be registered", "error", err)
+		return id, nil
+	}
+	return anew, nil
+}
+
+// inherit fills what the command line leaves out from the last registration.
+func (a *Agent) inherit(id *identity) {
+	c, was := &a.Config, id.Registered
+	if c.ID == "" {
+		c.ID = id.AgentID
+	}
+	if c.Group == "" {
+		c.Group = was.Group
+	}
+	if c.Environment == "" {
+		c.Environment = was.Environment
+	}
+	if c.Labels == nil {
+		c.Labels = was.Labels
+	}
+	if was.Name != "" {
+		c.Name = was.Name
+	}
+}
+
+func (a *Agent) changed(id *identity) bool {
+	now, was := a.describe(), id.Registered
+	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !slices.Equal(now.Capabilities, was.Capabilities) {
+		return true
+	}
+	for k, v := range now.Labels {
+		if was.Labels[k] != v {
+			return true
+		}
+	}
+	return false
+}
+
+// watchCapabilities looks once a minute whether what worked still works.
+func (a *Agent) watchCapabilities(ctx context.Context, c *connector) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if a.capabilities.probe(ctx) {
+			c.beatNow()
+		}
+	}
+}
+
+func platform() string {
+	if _, err := os.Stat("/.dockerenv"); err == nil {
+		return "docker"
+	}
+	return runtime.GOOS
+}
+
+// explain adds what a person should look at to errors of the network.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: the server did not answer in time; is the address right, and does a firewall let the port through?", err)
+	}
+	return err
+}

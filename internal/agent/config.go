@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config is all that can be set of an agent: by flag, by environment, or in a
+// file.
+type Config struct {
+	Data        string            `name:"data" default:"stella-agent-data" help:"folder for the agent's identity, keys and journal"`
+	Server      string            `name:"server" help:"https://… URL of the server; known from the identity once registered"`
+	ID          string            `name:"id" help:"the agent's own persistent id; the server makes one when left out"`
+	Name        string            `name:"name" help:"the agent's name; the host's when left out"`
+	Group       string            `name:"group" help:"the group that the agent belongs to"`
+	Environment string            `name:"env" help:"the agent's environment, as in production"`
+	Labels      map[string]string `name:"label" help:"key=value to select the agent by; may be repeated"`
+	// Short names of capabilities stand for all of theirs.
+	Capabilities []string `name:"capability" help:"offer only this of what works here, as in docker or host.deploy; may be repeated; all when left out"`
+
+	MaxConcurrentTasks   int           `name:"max-concurrent-tasks" default:"5" help:"how many tasks run at a time"`
+	ReconnectBackoff     time.Duration `name:"reconnect-backoff" default:"5s" help:"wait before the first try to reconnect; it grows, and is jittered"`
+	MaxReconnectAttempts int           `name:"max-reconnect-attempts" default:"10" help:"failures in a row after which the agent calls itself unhealthy; it goes on trying"`
+	Transport            string        `name:"transport" default:"auto" help:"auto, grpc or poll"`
+	PollInterval         time.Duration `name:"poll-interval" default:"2s" help:"how often to ask for tasks when polling"`
+	DockerHost           string        `name:"docker-host" help:"the Docker Engine's address; the usual socket when left out"`
+	CPUPercent           int           `name:"limit-cpu" default:"0" help:"CPU use in percent above which no new task is taken; 0 is no limit"`
+	MemoryPercent        int           `name:"limit-memory" default:"0" help:"the same for memory"`
+	DiskPercent          int           `name:"limit-disk" default:"0" help:"the same for the disk of the data folder"`
+	DrainTimeout         time.Duration `name:"drain-timeout" default:"30s" help:"how long running tasks may take to end when the agent is stopped; what has not ended is undone at the next start"`
+	LogFormat            string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
+	LogLevel             string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
+}
+
+func (c *Config) validate() error {
+	if c.Data == "" {
+		return errors.New("data: say in which folder the agent keeps its identity")
+	}
+	switch c.Transport {
+	case "auto", "grpc", "poll":
+	default:
+		return fmt.Errorf("transport: %q is none: use auto, grpc or poll", c.Transport)
+	}
+	if c.MaxConcurrentTasks < 1 || c.MaxConcurrentTasks > 1000 {
+		return fmt.Errorf("max-concurrent-tasks: %d is out of range: give 1 to 1000", c.MaxConcurrentTasks)
+	}
+	if c.ReconnectBackoff <= 0 || c.PollInterval <= 0 {
+		return errors.New("reconnect-backoff and poll-interval must be longer than nothing")
+	}
+	for _, p := range []int{c.CPUPercent, c.MemoryPercent, c.DiskPercent} {
+		if p < 0 || p > 100 {
+			return fmt.Errorf("a limit of %d percent is out of range", p)
+		}
+	}
+	return nil
+}

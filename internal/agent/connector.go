@@ -1,0 +1,267 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stella-ops.org/stella/api"
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/agent/link"
+	"stella-ops.org/stella/internal/obs"
+)
+
+// connector keeps the link: it dials, and dials again for ever, and moves
+// frames between the link and the runner while one stands.
+type connector struct {
+	agent    *Agent
+	id       *identity
+	run      *runner
+	carriers []link.Carrier
+	log      *slog.Logger
+	beat     chan struct{} // a heartbeat is wanted now
+
+	usage usageMeter
+	// Owned by Run.
+	failures  int // in a row, over all carriers
+	unhealthy string
+}
+
+func newConnector(a *Agent, id *identity, run *runner) (*connector, error) {
+	client, err := a.client(10 * time.Second)
+	if err != nil {
+		return nil, err
+	}
+	poll, err := link.NewPoll(client, id.ServerURL, id.AgentID, a.Config.PollInterval)
+	if err != nil {
+		return nil, err
+	}
+	c := &connector{agent: a, id: id, run: run, log: a.Log, beat: make(chan struct{}, 1)}
+	for _, carrier := range []link.Carrier{link.NewGRPC(client, id.ServerURL), poll} {
+		if a.Config.Transport == "auto" || a.Config.Transport == carrier.Name() {
+			c.carriers = append(c.carriers, carrier)
+		}
+	}
+	return c, nil
+}
+
+// beatNow asks for a heartbeat out of turn.
+func (c *connector) beatNow() {
+	select {
+	case c.beat <- struct{}{}:
+	default: // one is asked for already
+	}
+}
+
+// A lesser carrier is used for this long before the best is tried again, and a
+// carrier that fails this often in a row gives way to the next.
+const (
+	lesserFor    = 5 * time.Minute
+	carrierTries = 3
+)
+
+// Run keeps the link until ctx ends, and lets running tasks end then.
+func (c *connector) Run(ctx context.Context) error {
+	current, tries := 0, 0
+	for ctx.Err() == nil {
+		carrier := c.carriers[current]
+		began := time.Now()
+		connected, err := c.connect(ctx, carrier, current > 0)
+		if ctx.Err() != nil {
+			break
+		}
+		if connected {
+			c.failures, tries = 0, 0
+		} else {
+			c.failures++
+			tries++
+		}
+		if errors.Is(err, errTryBest) {
+			current = 0
+			continue
+		}
+		if tries >= carrierTries {
+			current, tries = (current+1)%len(c.carriers), 0
+		}
+		if limit := c.agent.Config.MaxReconnectAttempts; limit > 0 && c.failures == limit {
+			c.unhealthy = fmt.Sprintf("out of reach of the server for %d attempts, last: %v", c.failures, err)
+			c.log.ErrorContext(ctx, "the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", explain(err))
+		}
+		step := c.failures
+		if connected && time.Since(began) < 10*time.Second {
+			step = max(step, 1) // it was thrown out at once: do not hurry back
+		}
+		wait := backoff(c.agent.Config.ReconnectBackoff, step)
+		c.log.WarnContext(ctx, "the link is down", "transport", carrier.Name(), "error", explain(err), "retry", wait.Round(time.Millisecond).String())
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.agent.Config.DrainTimeout)
+	defer cancel()
+	if err := c.run.drain(grace); err != nil {
+		c.log.WarnContext(grace, "stopping", "reason", err)
+	}
+	return nil
+}
+
+// backoff grows from base to a minute and is jittered over its whole length,
+// so that a fleet that lost its server does not come back as one.
+func backoff(base time.Duration, failures int) time.Duration {
+	d := base
+	for range min(failures, 10) {
+		d = d * 8 / 5
+	}
+	d = min(d, max(time.Minute, base))
+	return d/10 + rand.N(d*9/10+1) //nolint:gosec // spreading load needs no secret
+}
+
+// errTryBest ends a connection over a lesser carrier.
+var errTryBest = errors.New("the best carrier is tried again")
+
+// connect runs one connection until it ends, and reports whether it stood.
+func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesser bool) (connected bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	conn, err := carrier.Dial(ctx, &stellav1.Hello{
+		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
+		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: c.run.held(), SentAt: timestamppb.Now(), //nolint:gosec // at most 1000
+	})
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+
+	// A dial that is swallowed on the way must not hang for ever.
+	patience := time.AfterFunc(20*time.Second, conn.Close)
+	first, err := conn.Recv()
+	if !patience.Stop() && err == nil {
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		return false, err
+	}
+	welcome := first.GetWelcome()
+	if welcome == nil {
+		return false, errors.New("the server did not begin with a welcome")
+	}
+	c.unhealthy = ""
+	c.log.InfoContext(ctx, "connected", "server", welcome.GetServer(), "transport", carrier.Name())
+	if skew := time.Since(welcome.GetServerTime().AsTime()); skew.Abs() > 30*time.Second {
+		c.log.WarnContext(ctx, "this machine's clock and the server's differ", "difference", skew.Round(time.Second).String())
+	}
+	c.run.reconnected()
+
+	received := make(chan error, 1)
+	go func() { received <- c.receive(ctx, conn) }()
+	if lesser {
+		best := time.AfterFunc(lesserFor, func() { cancel(errTryBest) })
+		defer best.Stop()
+	}
+	err = c.send(ctx, conn, time.Duration(welcome.GetHeartbeatIntervalMs())*time.Millisecond, received)
+	if errors.Is(context.Cause(ctx), errTryBest) {
+		err = errTryBest
+	}
+	conn.Close()
+	return true, err
+}
+
+// send is the only one to write to the connection: heartbeats when they are
+// due, and whatever the runner has.
+func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Duration, received <-chan error) error {
+	if interval <= 0 {
+		interval = 30 * time.Second
+	}
+	// The first heartbeat goes at once; the next ones where chance puts
+	// them, so that a fleet does not beat as one.
+	next := time.NewTimer(0)
+	defer next.Stop()
+	firstBeat := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-received:
+			return err
+		case <-next.C:
+			if err := conn.Send(c.heartbeat(ctx)); err != nil {
+				return errors.Join(err, afterSend(received))
+			}
+			wait := interval
+			if firstBeat {
+				wait, firstBeat = rand.N(interval)+1, false //nolint:gosec // spreading load needs no secret
+			}
+			next.Reset(wait)
+		case <-c.beat:
+			if err := conn.Send(c.heartbeat(ctx)); err != nil {
+				return errors.Join(err, afterSend(received))
+			}
+		case <-c.run.dirty:
+			if err := c.run.flush(conn.Send); err != nil {
+				return errors.Join(err, afterSend(received))
+			}
+		}
+	}
+}
+
+// afterSend fetches what the server said when sending failed: the stream's end
+// says why, the failed send only that.
+func afterSend(received <-chan error) error {
+	select {
+	case err := <-received:
+		return err
+	case <-time.After(time.Second):
+		return nil
+	}
+}
+
+func (c *connector) heartbeat(ctx context.Context) *stellav1.ConnectRequest {
+	usage := c.usage.read(ctx, c.agent.Config.Data)
+	raw, err := json.Marshal(usage)
+	if err != nil {
+		c.log.ErrorContext(ctx, "the resource usage was not encoded", "error", err)
+	}
+	status := api.StatusOnline
+	if c.unhealthy != "" || c.agent.capabilities.broken() != "" {
+		status = api.StatusDegraded
+	}
+	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{
+		Status: string(status), ResourceUsageJson: raw, Running: c.run.held(), Capabilities: c.agent.capabilities.names(),
+		NotAccepting: overLimit(&c.agent.Config, usage), SentAt: timestamppb.Now(),
+	}}}
+}
+
+// receive does what the server says until the connection ends.
+func (c *connector) receive(ctx context.Context, conn link.Conn) error {
+	for {
+		f, err := conn.Recv()
+		if err != nil {
+			return err
+		}
+		switch f := f.GetFrame().(type) {
+		case *stellav1.ConnectResponse_Task:
+			var t api.AgentTask
+			if err := json.Unmarshal(f.Task.GetTaskJson(), &t); err != nil {
+				return fmt.Errorf("decode a task: %w", err)
+			}
+			if err := c.run.assign(ctx, &t); err != nil {
+				// Not begun: the server hands it out again when this
+				// connection is made anew, and the disk may be well then.
+				return err
+			}
+		case *stellav1.ConnectResponse_CancelTask:
+			c.run.cancelTask(f.CancelTask.GetRef().GetTaskId(), f.CancelTask.GetReason())
+		case *stellav1.ConnectResponse_ResultAck:
+			c.run.acked(ctx, f.ResultAck.GetRef(), f.ResultAck.GetAccepted(), f.ResultAck.GetReason())
+		case *stellav1.ConnectResponse_LogAck:
+			c.run.logAcked(f.LogAck.GetRef(), f.LogAck.GetLastSeq())
+		}
+	}
+}

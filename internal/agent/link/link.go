@@ -1,0 +1,27 @@
+// Package link carries frames between this agent and its server: over a gRPC
+// stream, or, where nothing but plain requests gets through, by polling. Both
+// look alike to the agent.
+//
+// It knows nothing of tasks and of what frames mean.
+package link
+
+import (
+	"context"
+
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+)
+
+// Conn is one connection. Send and Recv may be called at the same time, each
+// by one goroutine. Close may be called at any time and unblocks both.
+type Conn interface {
+	Send(*stellav1.ConnectRequest) error
+	Recv() (*stellav1.ConnectResponse, error)
+	Close()
+}
+
+// Carrier opens connections. Dial sends the hello; the first frame that Recv
+// returns is the welcome.
+type Carrier interface {
+	Name() string
+	Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error)
+}

@@ -1,0 +1,110 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/fault"
+)
+
+var _ enroll.Issuer = (*Authority)(nil)
+
+// ParseCSR checks a certificate request (RFC 2986, in PEM): that it is one,
+// that its key is strong enough, and that whoever made it holds the key. Names
+// and extensions that it asks for are ignored.
+func (a *Authority) ParseCSR(text string) (*enroll.Request, error) {
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || strings.TrimSpace(string(rest)) != "" {
+		return nil, fault.InvalidField("body.csr", "give one PKCS#10 request in PEM, as `openssl req -new` makes it")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fault.InvalidField("body.csr", "it does not parse as a PKCS#10 request")
+	}
+	if err := goodKey(csr.PublicKey); err != nil {
+		return nil, err
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fault.InvalidField("body.csr", "its signature does not fit its key")
+	}
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	return &enroll.Request{DER: block.Bytes, PublicKeyHash: hex.EncodeToString(sum[:])}, nil
+}
+
+func goodKey(key any) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
+			return nil
+		}
+	case ed25519.PublicKey:
+		return nil
+	case *rsa.PublicKey:
+		if n := k.N.BitLen(); n < 3072 || n > 8192 {
+			return fault.InvalidField("body.csr", "an RSA key of %d bits is not taken: use 3072 to 8192 bits, or better ECDSA P-256", n)
+		}
+		return nil
+	}
+	return fault.InvalidField("body.csr", "its kind of key is not taken: use ECDSA P-256 or P-384, Ed25519, or RSA of 3072 bits and more")
+}
+
+// IssueAgent signs a client certificate for an agent. The subject, the SPIFFE
+// id and the validity are the server's alone.
+func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string) (*enroll.Issued, error) {
+	csr, err := x509.ParseCertificateRequest(req.DER)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate for agent %s: %w", agentID, err)
+	}
+	now := a.now()
+	tmpl := &x509.Certificate{
+		SerialNumber: serial(),
+		Subject:      pkix.Name{CommonName: agentID},
+		URIs:         []*url.URL{a.spiffeID(tenant, agentID)},
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(a.agentLife),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.intermediate, csr.PublicKey, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate for agent %s: %w", agentID, err)
+	}
+	return &enroll.Issued{
+		ChainPEM: certPEM(der) + a.intermediatePEM, Fingerprint: Fingerprint(der), Serial: tmpl.SerialNumber.Text(16),
+		NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter,
+	}, nil
+}
+
+func (a *Authority) spiffeID(tenant, agentID string) *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: a.trustDomain, Path: "/tenant/" + tenant + "/agent/" + agentID}
+}
+
+// AgentOf returns which agent a verified client certificate names.
+func (a *Authority) AgentOf(cert *x509.Certificate) (tenant, agentID string, ok bool) {
+	if len(cert.URIs) != 1 || cert.URIs[0].Scheme != "spiffe" || cert.URIs[0].Host != a.trustDomain {
+		return "", "", false
+	}
+	parts := strings.Split(cert.URIs[0].Path, "/")
+	if len(parts) != 5 || parts[1] != "tenant" || parts[3] != "agent" {
+		return "", "", false
+	}
+	return parts[2], parts[4], true
+}
+
+// Fingerprint is the SHA-256 of a certificate's DER, in hex.
+func Fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}

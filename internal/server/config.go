@@ -1,0 +1,108 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// Config is all that can be set of a server: by flag, by environment, or in a
+// file.
+type Config struct {
+	Data              string        `name:"data" default:"stella-data" help:"folder for the database, keys and the first admin token"`
+	Listen            string        `name:"listen" default:":8443" help:"address to listen on"`
+	Advertise         string        `name:"advertise" help:"URL by which agents and people reach the server; https://<host name>:<port> when left out"`
+	Database          string        `name:"database" help:"postgres://… URL; an SQLite file in the data folder when left out"`
+	NATS              string        `name:"nats" help:"nats://… URL of a cluster that several servers share; a bus inside the process when left out"`
+	MasterKeyFile     string        `name:"master-key-file" help:"file with the key that encrypts secrets at rest; master.key in the data folder when left out"`
+	TrustDomain       string        `name:"trust-domain" default:"stella.local" help:"domain of the agents' SPIFFE ids; fixed at the first start"`
+	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"how often agents report"`
+	StaleAfter        time.Duration `name:"stale-after" default:"90s" help:"silence after which an agent is stale"`
+	DeadAfter         time.Duration `name:"dead-after" default:"5m" help:"time after which a stale agent is dead"`
+	TaskLease         time.Duration `name:"task-lease" default:"2m" help:"silence about a task after which its agent is taken to have lost it"`
+	AgentCertLife     time.Duration `name:"agent-cert-life" default:"2160h" help:"validity of agents' certificates"`
+	LogFormat         string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
+	LogLevel          string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
+}
+
+func (c *Config) validate() error {
+	if c.Data == "" {
+		return fmt.Errorf("data: say in which folder the server keeps its data")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("listen: %q is no address: write host:port, as in 0.0.0.0:8443", c.Listen)
+	}
+	if c.Advertise != "" {
+		if u, err := url.Parse(c.Advertise); err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("advertise: %q is no https:// URL", c.Advertise)
+		}
+	}
+	if c.HeartbeatInterval <= 0 || c.StaleAfter <= c.HeartbeatInterval {
+		return fmt.Errorf("stale-after (%s) must be longer than heartbeat-interval (%s), or every agent is stale between two heartbeats", c.StaleAfter, c.HeartbeatInterval)
+	}
+	if c.TaskLease <= c.HeartbeatInterval {
+		return fmt.Errorf("task-lease (%s) must be longer than heartbeat-interval (%s), which prolongs it", c.TaskLease, c.HeartbeatInterval)
+	}
+	if c.AgentCertLife < 10*time.Second {
+		return fmt.Errorf("agent-cert-life: %s is too short to work with", c.AgentCertLife)
+	}
+	return nil
+}
+
+func (c *Config) thresholds() fleet.Thresholds {
+	return fleet.Thresholds{StaleAfter: c.StaleAfter, DeadAfter: c.DeadAfter}
+}
+
+func (c *Config) masterKeyFile() string {
+	if c.MasterKeyFile != "" {
+		return c.MasterKeyFile
+	}
+	return filepath.Join(c.Data, "master.key")
+}
+
+// names are what the server's certificate is good for.
+func (c *Config) names() []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	add := func(n string) {
+		if n == "" || n == "0.0.0.0" || n == "::" {
+			return
+		}
+		for _, have := range names {
+			if have == n {
+				return
+			}
+		}
+		names = append(names, n)
+	}
+	if host, err := os.Hostname(); err == nil {
+		add(host)
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil {
+		add(host)
+	}
+	if u, err := url.Parse(c.Advertise); err == nil {
+		add(u.Hostname())
+	}
+	return names
+}
+
+// baseURL is how the server is reached, now that it listens on addr.
+func (c *Config) baseURL(addr net.Addr) string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	_, port, _ := net.SplitHostPort(addr.String())
+	host, _, _ := net.SplitHostPort(c.Listen)
+	if host == "" || host == "0.0.0.0" || host == "::" {
+		host = "localhost"
+		if name, err := os.Hostname(); err == nil {
+			host = name
+		}
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,91 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"connectrpc.com/connect"
+
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/api/stella/v1/stellav1connect"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// maxFrame bounds a frame from an agent; the largest is a log chunk or a
+// result with the end of a log.
+const maxFrame = 4 << 20
+
+// Identify returns the agent whose client certificate a request shows, or a
+// fault.
+type Identify func(r *http.Request) (*fleet.Agent, error)
+
+// GRPC returns the path and the handler of the gRPC carrier.
+func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
+	path, inner := stellav1connect.NewLinkServiceHandler(&grpcService{h}, connect.WithReadMaxBytes(maxFrame))
+	writer := connect.NewErrorWriter()
+	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		agent, err := identify(r)
+		if err != nil {
+			_ = writer.Write(w, r, rpcError(err)) // the caller is gone otherwise
+			return
+		}
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), agentKey{}, agent)))
+	})
+}
+
+type agentKey struct{}
+
+type grpcService struct{ hub *Hub }
+
+func (g *grpcService) Connect(ctx context.Context, stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]) error {
+	agent, ok := ctx.Value(agentKey{}).(*fleet.Agent)
+	if !ok {
+		return rpcError(errors.New("link: no agent in the context"))
+	}
+	if err := g.hub.Serve(ctx, agent, grpcConn{stream}); err != nil {
+		return rpcError(err)
+	}
+	return nil
+}
+
+type grpcConn struct {
+	stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]
+}
+
+func (c grpcConn) Send(f *stellav1.ConnectResponse) error  { return c.stream.Send(f) }
+func (c grpcConn) Recv() (*stellav1.ConnectRequest, error) { return c.stream.Receive() }
+func (c grpcConn) Transport() string                       { return "grpc" }
+
+// rpcError maps a fault to a gRPC status, with the fault's code in the header
+// stella-code. What is no fault is internal, and says nothing of itself.
+func rpcError(err error) error {
+	f := fault.As(err)
+	if f == nil {
+		return connect.NewError(connect.CodeInternal, errors.New("internal error: the server's log tells more"))
+	}
+	code := connect.CodeInternal
+	switch f.Kind {
+	case fault.Internal:
+	case fault.Invalid:
+		code = connect.CodeInvalidArgument
+	case fault.Unauthenticated:
+		code = connect.CodeUnauthenticated
+	case fault.Forbidden:
+		code = connect.CodePermissionDenied
+	case fault.NotFound:
+		code = connect.CodeNotFound
+	case fault.Conflict:
+		code = connect.CodeAborted
+	case fault.TooLarge, fault.RateLimited:
+		code = connect.CodeResourceExhausted
+	case fault.Unavailable:
+		code = connect.CodeUnavailable
+	case fault.UnsupportedVersion:
+		code = connect.CodeFailedPrecondition
+	}
+	ce := connect.NewError(code, errors.New(f.Message))
+	ce.Meta().Set("Stella-Code", f.Code)
+	return ce
+}

@@ -1,0 +1,194 @@
+package rest
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/task"
+)
+
+// agentTokenLife is the life of the token of AUTH over mTLS, in seconds.
+const agentTokenLife = 3600
+
+// registration is the input of register; Resolve keeps the connection's state,
+// for a registration that proves an existing key.
+type registration struct {
+	Token   string `header:"X-Registration-Token" maxLength:"512" doc:"The one-time token."`
+	Version string `header:"X-Stella-Protocol-Version" maxLength:"16"`
+	Body    api.RegisterRequest
+	cs      *tls.ConnectionState
+	remote  string
+}
+
+// Resolve is called by huma before the handler.
+func (r *registration) Resolve(ctx huma.Context) []error {
+	r.cs, r.remote = ctx.TLS(), ctx.RemoteAddr()
+	return nil
+}
+
+// agentCalls adds what agents call. Unknown fields are let pass here: an agent
+// may be newer than its server.
+func (s *Server) agentCalls() {
+	handle(s, operation(http.MethodPost, "/api/v1/agents/register", "agent.register", "Register an agent and get its certificate", anybody),
+		func(ctx context.Context, in *registration) (api.RegisterResponse, error) {
+			return s.register(ctx, in)
+		})
+
+	handle(s, operation(http.MethodPost, "/api/v1/agents/token", "agent.token", "Get a token for task endpoints, bound to the client certificate", agentAny),
+		func(ctx context.Context, _ *none) (api.AgentToken, error) {
+			a := agent(ctx)
+			token, err := s.tokens.AgentToken(a.TenantID, a.ID, a.CertificateFingerprint, agentTokenLife*1e9)
+			return api.AgentToken{Token: token, ExpiresIn: agentTokenLife}, err
+		})
+
+	type beat struct {
+		idPath
+		Body api.HeartbeatRequest
+	}
+	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/heartbeat", "agent.heartbeat", "Report that the agent is alive, and get its tasks when it holds no stream", agentSelf),
+		func(ctx context.Context, in *beat) (api.HeartbeatResponse, error) {
+			return s.heartbeat(ctx, agent(ctx), &in.Body)
+		})
+
+	type taskPath struct {
+		idPath
+		TaskID string `path:"taskId" maxLength:"128"`
+	}
+	type completion struct {
+		taskPath
+		Body api.CompleteRequest
+	}
+	op := operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/complete", "agent.complete", "Report how a task ended", agentTask)
+	op.MaxBodyBytes = 4 << 20
+	handle(s, op, func(ctx context.Context, in *completion) (api.CompleteResponse, error) {
+		ref, err := s.attempt(ctx, in.TaskID, in.Body.Attempt)
+		if err != nil {
+			return api.CompleteResponse{}, err
+		}
+		r := in.Body.Result
+		if r == nil {
+			r = &api.TaskResult{}
+		}
+		r.Success = in.Body.Success
+		if in.Body.Logs != "" {
+			r.Logs = in.Body.Logs
+		}
+		ok, reason, err := s.Tasks.Finish(ctx, agent(ctx), ref, r)
+		return api.CompleteResponse{Acknowledged: ok, Reason: reason}, err
+	})
+
+	type logs struct {
+		taskPath
+		Body api.LogRequest
+	}
+	op = operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/logs", "agent.logs", "Send log entries of a task", agentTask)
+	op.MaxBodyBytes = 4 << 20
+	handle(s, op, func(ctx context.Context, in *logs) (api.LogResponse, error) {
+		ref, err := s.attempt(ctx, in.TaskID, in.Body.Attempt)
+		if err != nil {
+			return api.LogResponse{}, err
+		}
+		last, err := s.Tasks.AppendLog(ctx, agent(ctx), ref, in.Body.FirstSeq, in.Body.Entries)
+		return api.LogResponse{LastSeq: last}, err
+	})
+}
+
+// attempt takes the fencing number from the body, or from the task's token.
+func (s *Server) attempt(ctx context.Context, taskID string, said int64) (task.Ref, error) {
+	c, _ := ctx.Value(claimsKey{}).(*seal.AgentClaims)
+	if c != nil && c.Attempt != 0 {
+		if said != 0 && said != c.Attempt {
+			return task.Ref{}, fault.New(fault.Forbidden, "token_of_another_attempt", "the token is good for attempt %d only", c.Attempt)
+		}
+		said = c.Attempt
+	}
+	return task.Ref{ID: taskID, Attempt: said}, nil
+}
+
+func (s *Server) register(ctx context.Context, in *registration) (api.RegisterResponse, error) {
+	if err := checkVersion(in.Version); err != nil {
+		return api.RegisterResponse{}, err
+	}
+	caller := enroll.Caller{Token: in.Token, Remote: in.remote}
+	if in.cs != nil && len(in.cs.PeerCertificates) > 0 {
+		a, err := s.Identify(ctx, in.cs)
+		if err == nil {
+			caller.TenantID, caller.AgentID = a.TenantID, a.ID
+		} else if in.Token == "" {
+			return api.RegisterResponse{}, err
+		}
+	}
+	reg, err := s.Enroll.Register(ctx, caller, in.Body)
+	if err != nil {
+		return api.RegisterResponse{}, err
+	}
+	base, err := url.Parse(s.BaseURL())
+	if err != nil {
+		return api.RegisterResponse{}, fmt.Errorf("base URL: %w", err)
+	}
+	stream := *base
+	stream.Scheme = "wss"
+	path := "/api/v1/agents/" + url.PathEscape(reg.AgentID)
+	return api.RegisterResponse{
+		AgentID: reg.AgentID, Certificate: reg.ChainPEM, CACertificate: s.RootPEM,
+		EventsURL: base.JoinPath(path, "events").String(), TaskStreamURL: stream.JoinPath(path, "task-stream").String(),
+		Config:          api.AgentSettings{HeartbeatIntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: s.now()},
+		ServerPublicKey: s.ServerKey,
+	}, nil
+}
+
+// maxPolled is how many tasks one heartbeat's answer hands out at the most.
+const maxPolled = 20
+
+func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.HeartbeatRequest) (api.HeartbeatResponse, error) {
+	if err := fleet.ValidateCapabilities("body.capabilities", in.Capabilities); err != nil {
+		return api.HeartbeatResponse{}, err
+	}
+	now := s.now()
+	s.Monitor.Beat(fleet.Heartbeat{
+		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting,
+		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities,
+	})
+	if in.Capabilities != nil {
+		a.Capabilities = in.Capabilities
+	}
+	out := api.HeartbeatResponse{Tasks: []api.AgentTask{}, IntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: now}
+	running := make([]task.Ref, len(in.RunningTasks))
+	for i, r := range in.RunningTasks {
+		running[i] = task.Ref{ID: r.TaskID, Attempt: r.Attempt}
+	}
+	if s.Links.Connected(a.ID) {
+		return out, s.Tasks.Renew(ctx, a.ID, running) // its stream carries the tasks
+	}
+	again, cancel, err := s.Tasks.Pending(ctx, a, running)
+	if err != nil {
+		return out, err
+	}
+	for _, t := range again {
+		out.Tasks = append(out.Tasks, *t)
+	}
+	for _, r := range cancel {
+		out.Cancelled = append(out.Cancelled, api.TaskRef{TaskID: r.ID, Attempt: r.Attempt})
+	}
+	for in.NotAccepting == "" && len(out.Tasks) < maxPolled {
+		t, err := s.Tasks.Next(ctx, a, in.MaxTasks)
+		if err != nil {
+			return out, err
+		}
+		if t == nil {
+			break
+		}
+		out.Tasks = append(out.Tasks, *t)
+	}
+	return out, nil
+}

@@ -1,0 +1,111 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// agents adds what people do with agents.
+func (s *Server) agents() {
+	type listQuery struct {
+		page
+		Status      string   `query:"status" maxLength:"20" doc:"online, degraded, offline, live, stale, dead, active, inactive or revoked."`
+		Capability  string   `query:"capability" maxLength:"128"`
+		Name        string   `query:"name" maxLength:"255"`
+		Group       string   `query:"group" maxLength:"255"`
+		Environment string   `query:"environment" maxLength:"255"`
+		Label       []string `query:"label,explode" doc:"key=value; may come several times."`
+	}
+	handle(s, operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer),
+		func(ctx context.Context, in *listQuery) (api.AgentList, error) {
+			want, err := labels(in.Label)
+			if err != nil {
+				return api.AgentList{}, err
+			}
+			found, err := s.Fleet.List(ctx, principal(ctx).TenantID, fleet.Filter{
+				Status: in.Status, Capability: in.Capability, Name: in.Name, Group: in.Group, Environment: in.Environment,
+				Labels: want, After: in.Cursor, Limit: in.Limit,
+			})
+			if err != nil {
+				return api.AgentList{}, err
+			}
+			out := api.AgentList{Items: make([]api.Agent, len(found))}
+			for i, a := range found {
+				out.Items[i] = s.viewAgent(a)
+			}
+			if len(found) == in.Limit {
+				out.Next = found[len(found)-1].ID
+			}
+			return out, nil
+		})
+
+	handle(s, operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),
+		func(ctx context.Context, in *idPath) (api.Agent, error) {
+			return s.oneAgent(s.Fleet.Get(ctx, principal(ctx).TenantID, in.ID))
+		})
+
+	type update struct {
+		idPath
+		Body api.AgentUpdate
+	}
+	handle(s, operation(http.MethodPut, "/api/v1/agents/{id}", "agent.update", "Change an agent's labels or capabilities", operator),
+		func(ctx context.Context, in *update) (api.Agent, error) {
+			return s.oneAgent(s.Fleet.Update(ctx, principal(ctx).TenantID, in.ID, in.Body.Labels, in.Body.Capabilities))
+		})
+
+	handle(s, operation(http.MethodDelete, "/api/v1/agents/{id}", "agent.delete", "Delete an agent; its certificate is worth nothing from then on", admin),
+		func(ctx context.Context, in *idPath) (api.Deleted, error) {
+			_, err := s.Fleet.Delete(ctx, principal(ctx).TenantID, in.ID)
+			return deleted, err
+		})
+
+	for _, move := range []struct {
+		verb, summary string
+		do            func(ctx context.Context, tenant, id string) (*fleet.Agent, error)
+	}{
+		{"activate", "Let an inactive agent work again", s.Fleet.Activate},
+		{"deactivate", "Give an agent no more tasks", s.Fleet.Deactivate},
+		{"revoke", "End an agent's identity for good", s.Fleet.Revoke},
+	} {
+		handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/"+move.verb, "agent."+move.verb, move.summary, admin),
+			func(ctx context.Context, in *idPath) (api.Agent, error) {
+				return s.oneAgent(move.do(ctx, principal(ctx).TenantID, in.ID))
+			})
+	}
+}
+
+func (s *Server) oneAgent(a *fleet.Agent, err error) (api.Agent, error) {
+	if err != nil {
+		return api.Agent{}, err
+	}
+	return s.viewAgent(a), nil
+}
+
+func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
+	v := api.Agent{
+		ID: a.ID, Name: a.Name, Version: a.Version, Status: a.Status(), Lifecycle: a.Lifecycle, Liveness: a.Liveness,
+		Group: a.Group, Environment: a.Environment, Platform: a.Platform, Labels: a.Labels, Capabilities: a.Capabilities,
+		Routes: a.Routes, ResourceUsage: a.ResourceUsage, LastHeartbeat: timeOrNil(a.LastHeartbeat),
+		Transport: s.Links.Transport(a.ID), NotAccepting: a.NotAccepting,
+		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: timeOrNil(a.CertificateNotAfter),
+		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+	}
+	if v.Labels == nil {
+		v.Labels = map[string]string{}
+	}
+	if v.Capabilities == nil {
+		v.Capabilities = []string{}
+	}
+	return v
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,225 @@
+package rest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/pki"
+	"stella-ops.org/stella/internal/seal"
+)
+
+// Certificates tells whom a client certificate belongs to.
+type Certificates interface {
+	// CertificateAgent returns the agent that a certificate (by its SHA-256,
+	// in hex) was issued to; nil when nobody knows it, as after a deletion.
+	CertificateAgent(ctx context.Context, fingerprint string) (agent *fleet.Agent, revoked bool, err error)
+}
+
+// Names reads the identity that a verified certificate states.
+type Names interface {
+	AgentOf(cert *x509.Certificate) (tenant, agentID string, ok bool)
+}
+
+// need says who may call an operation.
+type need int
+
+const (
+	nobody    need = iota // the zero value lets nobody in
+	anybody               // also without any identity
+	viewer                // people and scripts, by API token
+	operator              //
+	admin                 //
+	agentSelf             // the agent that the path names, by client certificate
+	agentAny              // any agent, by client certificate
+	agentTask             // the agent that the path names, with a token for the task too
+)
+
+var roles = map[need]api.Role{viewer: api.RoleViewer, operator: api.RoleOperator, admin: api.RoleAdmin}
+
+const needKey = "stella.need"
+
+type (
+	principalKey struct{}
+	agentKey     struct{}
+	claimsKey    struct{}
+	remoteKey    struct{}
+)
+
+func principal(ctx context.Context) *access.Principal {
+	p, _ := ctx.Value(principalKey{}).(*access.Principal)
+	return p
+}
+
+func agent(ctx context.Context) *fleet.Agent {
+	a, _ := ctx.Value(agentKey{}).(*fleet.Agent)
+	return a
+}
+
+// authorise is the one place where it is decided who may call what.
+func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
+	ctx = huma.WithValue(ctx, remoteKey{}, ctx.RemoteAddr())
+	want, _ := ctx.Operation().Metadata[needKey].(need)
+	var err error
+	switch want {
+	case anybody:
+	case viewer, operator, admin:
+		var p *access.Principal
+		if p, err = s.person(ctx, roles[want]); err == nil {
+			ctx = huma.WithValue(ctx, principalKey{}, p)
+		}
+	case agentSelf, agentAny, agentTask:
+		if err = checkVersion(ctx.Header(api.HeaderProtocolVersion)); err != nil {
+			break
+		}
+		var a *fleet.Agent
+		if a, err = s.Identify(ctx.Context(), ctx.TLS()); err != nil {
+			break
+		}
+		ctx = huma.WithValue(ctx, agentKey{}, a)
+		if id := ctx.Param("id"); want != agentAny && id != a.ID {
+			err = fault.New(fault.Forbidden, "not_your_identity",
+				"the client certificate is of agent %s, which may not act as agent %s", a.ID, clip(id))
+			break
+		}
+		if want == agentTask {
+			var c *seal.AgentClaims
+			if c, err = s.taskClaims(ctx, a); err == nil {
+				ctx = huma.WithValue(ctx, claimsKey{}, c)
+			}
+		}
+	default:
+		err = fault.New(fault.Forbidden, "forbidden", "nobody may call this")
+	}
+	if err != nil {
+		s.refuse(ctx, err)
+		return
+	}
+	next(ctx)
+}
+
+func (s *Server) refuse(ctx huma.Context, err error) {
+	if k := fault.KindOf(err); k == fault.Internal || k == fault.Unavailable {
+		s.log.ErrorContext(ctx.Context(), "request was not authorised", "operation", ctx.Operation().OperationID, "error", err)
+	}
+	p := problemOf(err)
+	if p.Status == http.StatusUnauthorized {
+		ctx.SetHeader("WWW-Authenticate", `Bearer realm="stella"`)
+	}
+	if p.Status == http.StatusForbidden {
+		// Somebody who was cut off must not keep a connection that was
+		// opened before.
+		ctx.SetHeader("Connection", "close")
+	}
+	_ = huma.WriteErr(s.huma, ctx, p.Status, p.Detail, p)
+}
+
+func bearer(header string) string {
+	scheme, token, ok := strings.Cut(header, " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func (s *Server) person(ctx huma.Context, role api.Role) (*access.Principal, error) {
+	token := bearer(ctx.Header("Authorization"))
+	if token == "" {
+		return nil, fault.New(fault.Unauthenticated, "unauthenticated",
+			"this needs an API token in the header Authorization: Bearer stl_…; `stella login` keeps one for you")
+	}
+	p, err := s.access.Authenticate(ctx.Context(), token)
+	if err != nil {
+		return nil, err
+	}
+	if !p.May(role) {
+		return nil, fault.New(fault.Forbidden, "role_missing",
+			"this needs the role %s, and the token %q has the role %s: ask an admin for another (`stella token create --role %s`)", role, p.Name, p.Role, role)
+	}
+	return p, nil
+}
+
+// Identify returns the agent whose client certificate a connection shows. It
+// asks the store each time, so that a revoked or deleted agent is out at its
+// next request, on a resumed TLS session too.
+func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState) (*fleet.Agent, error) {
+	if cs == nil || len(cs.PeerCertificates) == 0 {
+		return nil, fault.New(fault.Unauthenticated, "certificate_missing",
+			"this needs the client certificate that registration gave to the agent")
+	}
+	cert := cs.PeerCertificates[0]
+	if now := s.now(); now.After(cert.NotAfter) {
+		return nil, fault.New(fault.Unauthenticated, "certificate_expired", "the client certificate ended on %s", cert.NotAfter.UTC().Format("2006-01-02 15:04:05"))
+	}
+	tenant, id, ok := s.names.AgentOf(cert)
+	if !ok {
+		return nil, fault.New(fault.Unauthenticated, "certificate_refused", "the client certificate names no agent")
+	}
+	a, revoked, err := s.certs.CertificateAgent(ctx, pki.Fingerprint(cert.Raw))
+	if err != nil {
+		return nil, err
+	}
+	if a == nil || a.ID != id || a.TenantID != tenant {
+		return nil, fault.New(fault.Forbidden, "agent_unknown",
+			"there is no agent %s any more: it was deleted; register the host again with a new token", id)
+	}
+	if revoked {
+		return nil, fault.New(fault.Forbidden, "certificate_revoked",
+			"the client certificate was replaced by a newer registration of agent %s", id)
+	}
+	if a.Lifecycle == api.LifecycleRevoked {
+		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", id)
+	}
+	// The certificate in use is the one that tokens are bound to.
+	a.CertificateFingerprint = pki.Fingerprint(cert.Raw)
+	return a, nil
+}
+
+// taskClaims checks the token of a task endpoint: the agent's own, or the one
+// that came with this very task.
+func (s *Server) taskClaims(ctx huma.Context, a *fleet.Agent) (*seal.AgentClaims, error) {
+	token := bearer(ctx.Header("Authorization"))
+	if token == "" {
+		return nil, fault.New(fault.Unauthenticated, "token_missing",
+			"task endpoints need a token in the header Authorization: the task's own, or one from POST /api/v1/agents/token")
+	}
+	c, err := s.tokens.Verify(token, a.CertificateFingerprint)
+	if err != nil || c.AgentID != a.ID || c.Tenant != a.TenantID {
+		return nil, fault.Wrap(err, fault.Unauthenticated, "token_refused",
+			"the token is expired, altered, or of another certificate: get a new one from POST /api/v1/agents/token")
+	}
+	if c.TaskID != "" && c.TaskID != ctx.Param("taskId") {
+		return nil, fault.New(fault.Forbidden, "token_of_another_task", "the token is good for task %s only", c.TaskID)
+	}
+	return c, nil
+}
+
+// checkVersion refuses a protocol version that is not spoken here; absent
+// means 1.
+func checkVersion(header string) error {
+	if header == "" {
+		return nil
+	}
+	v, err := strconv.Atoi(header)
+	if err != nil || v < api.MinProtocolVersion || v > api.ProtocolVersion {
+		return fault.New(fault.UnsupportedVersion, "protocol_version",
+			"protocol version %q is not spoken here: this server speaks %d to %d", clip(header), api.MinProtocolVersion, api.ProtocolVersion)
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "…"
+	}
+	return s
+}

@@ -1,0 +1,287 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/target"
+	"stella-ops.org/stella/internal/task"
+)
+
+// Audit writes and reads the audit log.
+type Audit interface {
+	access.Auditor
+	AuditEvents(ctx context.Context, tenant string, beforeSeq int64, limit int) ([]access.Event, error)
+}
+
+// Links tells how agents are connected.
+type Links interface {
+	Transport(agentID string) string
+	Connected(agentID string) bool
+}
+
+// Followers wakes those who follow a task.
+type Followers interface {
+	Follow(taskID string) (changed <-chan struct{}, stop func())
+}
+
+// Deps are what the API calls.
+type Deps struct {
+	Access    *access.Service
+	Audit     Audit
+	Certs     Certificates
+	Names     Names
+	Enroll    *enroll.Service
+	Fleet     *fleet.Service
+	Monitor   *fleet.Monitor
+	Targets   *target.Service
+	Tasks     *task.Service
+	Tokens    *seal.TokenSigner
+	Links     Links
+	Followers Followers
+	// Ready returns nil when the server can do its work.
+	Ready func(ctx context.Context) error
+	// RootPEM is the certificate to trust.
+	RootPEM string
+	// ServerKey is the public key that signs what the server sends, in base64.
+	ServerKey         string
+	HeartbeatInterval time.Duration
+	// BaseURL is how agents and people reach the server.
+	BaseURL func() string
+	Version string
+	// Stopping is closed when the server is to stop: streams end then.
+	Stopping <-chan struct{}
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Server is the API. It is an http.Handler.
+type Server struct {
+	Deps
+	access *access.Service
+	certs  Certificates
+	names  Names
+	tokens *seal.TokenSigner
+	now    func() time.Time
+	log    *slog.Logger
+	mux    *http.ServeMux
+	huma   huma.API
+}
+
+// Body limits, in bytes.
+const (
+	maxBody     = 1 << 20
+	maxTaskBody = 16 << 20
+)
+
+// New returns the API with all its operations.
+func New(d Deps) *Server {
+	s := &Server{
+		Deps: d, access: d.Access, certs: d.Certs, names: d.Names, tokens: d.Tokens, now: d.Now, log: d.Log,
+		mux: http.NewServeMux(),
+	}
+	huma.NewError = humaError // huma's one hook for this is a variable of its own
+	cfg := huma.DefaultConfig("Stella", d.Version)
+	cfg.Info.Description = "The control plane of Stella: agents, targets and deployments."
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/api/v1/openapi", "", ""
+	cfg.CreateHooks = nil // no $schema in answers
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"apiToken":  {Type: "http", Scheme: "bearer", Description: "An API token of a person or a script, as in stl_…"},
+		"agentCert": {Type: "mutualTLS", Description: "The client certificate that registration gave to the agent."},
+		"taskToken": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A task's own token, or the agent's, bound to its certificate."},
+	}
+	s.huma = humago.New(s.mux, cfg)
+	s.huma.UseMiddleware(s.authorise, s.auditChanges)
+	s.plain()
+	s.agents()
+	s.agentCalls()
+	s.adminTokens()
+	s.targets()
+	s.tasks()
+	return s
+}
+
+// Handle adds a handler that is no operation of the API, such as a carrier.
+func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// OpenAPI returns the document that describes the API, in YAML.
+func (s *Server) OpenAPI() ([]byte, error) { return s.huma.OpenAPI().YAML() }
+
+// ServeHTTP answers a request; an unknown path gets a problem like everything
+// else.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Strict-Transport-Security", "max-age=31536000")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if _, pattern := s.mux.Handler(r); pattern == "" {
+		s.noSuchPath(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
+	// The mux knows whether only the method is wrong; it says so by an Allow
+	// header on its own answer.
+	probe := &headerOnly{header: http.Header{}}
+	s.mux.ServeHTTP(probe, r)
+	if allow := probe.header.Get("Allow"); allow != "" {
+		w.Header().Set("Allow", allow)
+		writeProblem(w, newProblem(http.StatusMethodNotAllowed, "method_not_allowed", r.Method+" is not for "+clip(r.URL.Path)+": use "+allow))
+		return
+	}
+	writeProblem(w, newProblem(http.StatusNotFound, "not_found", "there is nothing at "+clip(r.URL.Path)))
+}
+
+type headerOnly struct{ header http.Header }
+
+func (h *headerOnly) Header() http.Header         { return h.header }
+func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
+func (h *headerOnly) WriteHeader(int)             {}
+
+// plain adds what is not part of the versioned API.
+func (s *Server) plain() {
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.Ready(r.Context()); err != nil {
+			s.log.WarnContext(r.Context(), "not ready", "error", err)
+			writeProblem(w, newProblem(http.StatusServiceUnavailable, "not_ready", "the server cannot do its work now; its log tells why"))
+			return
+		}
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	})
+	s.mux.HandleFunc("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-pem-file")
+		_, _ = w.Write([]byte(s.RootPEM)) // the client is gone otherwise
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone otherwise
+}
+
+// operation describes one operation; who says who may call it.
+func operation(method, path, id, summary string, who need) huma.Operation {
+	op := huma.Operation{
+		Method: method, Path: path, OperationID: id, Summary: summary,
+		Metadata: map[string]any{needKey: who}, MaxBodyBytes: maxBody, BodyReadTimeout: 30 * time.Second,
+		SkipValidateParams: false,
+	}
+	switch who {
+	case viewer, operator, admin:
+		op.Security = []map[string][]string{{"apiToken": {}}}
+	case agentSelf, agentAny:
+		op.Security = []map[string][]string{{"agentCert": {}}}
+	case agentTask:
+		op.Security = []map[string][]string{{"agentCert": {}, "taskToken": {}}}
+	case nobody, anybody:
+	}
+	return op
+}
+
+// body is an answer with a body of the API.
+type body[T any] struct {
+	Status int
+	Body   T
+}
+
+// handle adds an operation whose handler returns a body or an error; a fault
+// becomes its problem, and everything else is logged and becomes internal.
+func handle[I, T any](s *Server, op huma.Operation, fn func(ctx context.Context, in *I) (T, error)) {
+	huma.Register(s.huma, op, func(ctx context.Context, in *I) (*body[T], error) {
+		out, err := fn(ctx, in)
+		if err != nil {
+			return nil, s.fail(ctx, op.OperationID, err)
+		}
+		b := &body[T]{Body: out, Status: op.DefaultStatus}
+		if st, ok := any(in).(interface{ status() int }); ok && st.status() != 0 {
+			b.Status = st.status()
+		}
+		if b.Status == 0 {
+			b.Status = http.StatusOK
+		}
+		return b, nil
+	})
+}
+
+func (s *Server) fail(ctx context.Context, operation string, err error) error {
+	if k := fault.KindOf(err); (k == fault.Internal || k == fault.Unavailable) && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "request failed", "operation", operation, "error", err)
+	}
+	return problemOf(err)
+}
+
+// auditChanges notes every change that a person makes, and every one that was
+// refused. What agents do is noted where it means something.
+func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
+	next(ctx)
+	p := principal(ctx.Context())
+	if p == nil || ctx.Method() == http.MethodGet {
+		return
+	}
+	outcome := "ok"
+	switch st := ctx.Status(); {
+	case st >= 500:
+		outcome = "failed"
+	case st >= 400:
+		outcome = "denied"
+	}
+	object := ctx.Param("id")
+	if v, ok := ctx.Context().Value(objectKey{}).(*string); ok && *v != "" {
+		object = *v
+	}
+	s.Audit.Audit(context.WithoutCancel(ctx.Context()), access.Event{
+		TenantID: p.TenantID, Actor: p.Actor(), Action: ctx.Operation().OperationID, Object: object,
+		Remote: ctx.RemoteAddr(), Outcome: outcome,
+	})
+}
+
+type objectKey struct{}
+
+// labels parses ?label=k=v, which may come several times.
+func labels(in []string) (map[string]string, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]string, len(in))
+	for _, l := range in {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" {
+			return nil, fault.InvalidField("query.label", "%q is no label: give key=value", clip(l))
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// page is the part of a listing's query that all listings share.
+type page struct {
+	Cursor string `query:"cursor" maxLength:"128" doc:"What the page before gave as next."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at the most."`
+}
+
+// ID is the id or name in a path.
+type idPath struct {
+	ID string `path:"id" maxLength:"255" doc:"The id, or the name."`
+}
+
+type none struct{}
+
+var deleted = api.Deleted{Deleted: true}

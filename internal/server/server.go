@@ -1,0 +1,201 @@
+// Package server is the control plane: Run shows its whole graph, from the
+// data folder to the listener.
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/atomicfile"
+	"stella-ops.org/stella/internal/bus"
+	"stella-ops.org/stella/internal/daemon"
+	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/obs"
+	"stella-ops.org/stella/internal/pki"
+	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/server/link"
+	"stella-ops.org/stella/internal/server/rest"
+	"stella-ops.org/stella/internal/store"
+	"stella-ops.org/stella/internal/store/postgres"
+	"stella-ops.org/stella/internal/store/sqlite"
+	"stella-ops.org/stella/internal/target"
+	"stella-ops.org/stella/internal/task"
+)
+
+// Server is a control plane that is to be run.
+type Server struct {
+	Config Config
+	Log    *slog.Logger
+	// Out gets the one line that says that the server is ready.
+	Out io.Writer
+	// Ready, when set, is called with the base URL once the server listens.
+	Ready func(baseURL string)
+}
+
+func now() time.Time { return time.Now().UTC() }
+
+// Run runs the server until ctx ends, and stops within ten seconds then.
+func (s *Server) Run(ctx context.Context) error {
+	cfg, log := &s.Config, s.Log
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	key, err := seal.LoadKey(cfg.masterKeyFile())
+	if err != nil {
+		return err
+	}
+	box, err := seal.NewBox(key)
+	if err != nil {
+		return err
+	}
+	st, err := openStore(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { _ = st.Close() }() // everything committed is durable already
+	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain, AgentLife: cfg.AgentCertLife}, now)
+	if err != nil {
+		return err
+	}
+	accounts := access.NewService(st, now)
+	if err := s.firstStart(ctx, accounts, ca); err != nil {
+		return err
+	}
+	wake, err := bus.Open(cfg.NATS, log)
+	if err != nil {
+		return err
+	}
+	defer wake.Close()
+	tokens, err := seal.NewTokenSigner(ca.SigningKey(), ca.TrustDomain(), now)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	base := cfg.baseURL(listener.Addr())
+
+	audit := &auditor{store: st, log: log}
+	agents := fleet.NewService(st, wake, now)
+	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(fleet.Transition) {})
+	enrolment := enroll.NewService(st, ca, audit, now, log)
+	targets := target.NewService(st, agents, now)
+	tasks := task.NewService(st, wake, box, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	hub := link.NewHub(agents, monitor, tasks, link.Options{HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base}, now, log)
+	wake.Handle(hub.Handlers())
+	ready := &readiness{check: st.Ping}
+
+	api := rest.New(rest.Deps{
+		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
+		Targets: targets, Tasks: tasks, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
+		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
+	})
+	api.Handle(hub.GRPC(func(r *http.Request) (*fleet.Agent, error) { return api.Identify(r.Context(), r.TLS) }))
+
+	return daemon.Run(ctx,
+		daemon.Task{Name: "http", Run: func(ctx context.Context) error {
+			return s.serve(ctx, listener, api, ca, base)
+		}},
+		daemon.Task{Name: "links", Run: hub.Run},
+		daemon.Task{Name: "liveness", Run: monitor.Run},
+		daemon.Task{Name: "tasks", Run: tasks.Run},
+	)
+}
+
+func openStore(ctx context.Context, cfg *Config) (*store.Store, error) {
+	if cfg.Database == "" {
+		return sqlite.Open(ctx, filepath.Join(cfg.Data, "stella.db"))
+	}
+	if strings.HasPrefix(cfg.Database, "postgres://") || strings.HasPrefix(cfg.Database, "postgresql://") {
+		return postgres.Open(ctx, cfg.Database)
+	}
+	return nil, errors.New("its URL must begin with postgres://")
+}
+
+// firstStart leaves the root certificate and, the first time, the admin token
+// where the local CLI finds them.
+func (s *Server) firstStart(ctx context.Context, accounts *access.Service, ca *pki.Authority) error {
+	if err := atomicfile.Write(filepath.Join(s.Config.Data, "ca.pem"), []byte(ca.RootPEM()), 0o644); err != nil {
+		return err
+	}
+	token, err := accounts.First(ctx)
+	if err != nil {
+		return fmt.Errorf("first admin token: %w", err)
+	}
+	if token == "" {
+		return nil
+	}
+	path := filepath.Join(s.Config.Data, "admin.token")
+	if err := atomicfile.Write(path, []byte(token+"\n"), 0o600); err != nil {
+		return fmt.Errorf("first admin token: %w", err)
+	}
+	fmt.Fprintf(s.Out, "First start: the admin token is in %s. Keep it safe; it is not shown again.\n", path)
+	return nil
+}
+
+// serve answers requests until ctx ends, then lets those under way finish.
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *pki.Authority, base string) error {
+	names := s.Config.names()
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			ClientAuth: tls.VerifyClientCertIfGiven,
+			ClientCAs:  ca.ClientCAs(),
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return ca.ServerCertificate(names)
+			},
+		},
+		// A peer that is gone without a word is noticed by pings, so that
+		// its link ends and its tasks are not sent into the void.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second, MaxConcurrentStreams: 100},
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
+		defer cancel()
+		err := srv.Shutdown(grace)
+		if err != nil {
+			err = srv.Close()
+		}
+		stopped <- err
+	}()
+	fmt.Fprintf(s.Out, "Stella %s is ready at %s (data in %s)\n", obs.BuildVersion(), base, s.Config.Data)
+	s.Log.InfoContext(ctx, "ready", "url", base, "listen", l.Addr().String(), "version", obs.BuildVersion())
+	if s.Ready != nil {
+		s.Ready(base)
+	}
+	if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-stopped
+}
+
+func publicKey(key ed25519.PrivateKey) string {
+	pub, _ := key.Public().(ed25519.PublicKey)
+	return base64.StdEncoding.EncodeToString(pub)
+}
