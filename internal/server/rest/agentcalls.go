@@ -52,7 +52,7 @@ func (s *Server) agentCalls() {
 		})
 
 	type beat struct {
-		idPath
+		IDPath
 		Body api.HeartbeatRequest
 	}
 	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/heartbeat", "agent.heartbeat", "Report that the agent is alive, and get its tasks when it holds no stream", agentSelf),
@@ -60,12 +60,12 @@ func (s *Server) agentCalls() {
 			return s.heartbeat(ctx, agent(ctx), &in.Body)
 		})
 
-	type taskPath struct {
-		idPath
+	type TaskPath struct {
+		IDPath
 		TaskID string `path:"taskId" maxLength:"128"`
 	}
 	type completion struct {
-		taskPath
+		TaskPath
 		Body api.CompleteRequest
 	}
 	op := operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/complete", "agent.complete", "Report how a task ended", agentTask)
@@ -88,7 +88,7 @@ func (s *Server) agentCalls() {
 	})
 
 	type logs struct {
-		taskPath
+		TaskPath
 		Body api.LogRequest
 	}
 	op = operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/logs", "agent.logs", "Send log entries of a task", agentTask)

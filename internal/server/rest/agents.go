@@ -12,7 +12,7 @@ import (
 // agents adds what people do with agents.
 func (s *Server) agents() {
 	type listQuery struct {
-		page
+		Page
 		Status      string   `query:"status" maxLength:"20" doc:"online, degraded, offline, live, stale, dead, active, inactive or revoked."`
 		Capability  string   `query:"capability" maxLength:"128"`
 		Name        string   `query:"name" maxLength:"255"`
@@ -44,12 +44,12 @@ func (s *Server) agents() {
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),
-		func(ctx context.Context, in *idPath) (api.Agent, error) {
+		func(ctx context.Context, in *IDPath) (api.Agent, error) {
 			return s.oneAgent(s.Fleet.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
 
 	type update struct {
-		idPath
+		IDPath
 		Body api.AgentUpdate
 	}
 	handle(s, operation(http.MethodPut, "/api/v1/agents/{id}", "agent.update", "Change an agent's labels or capabilities", operator),
@@ -58,7 +58,7 @@ func (s *Server) agents() {
 		})
 
 	handle(s, operation(http.MethodDelete, "/api/v1/agents/{id}", "agent.delete", "Delete an agent; its certificate is worth nothing from then on", admin),
-		func(ctx context.Context, in *idPath) (api.Deleted, error) {
+		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			_, err := s.Fleet.Delete(ctx, principal(ctx).TenantID, in.ID)
 			return deleted, err
 		})
@@ -72,7 +72,7 @@ func (s *Server) agents() {
 		{"revoke", "End an agent's identity for good", s.Fleet.Revoke},
 	} {
 		handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/"+move.verb, "agent."+move.verb, move.summary, admin),
-			func(ctx context.Context, in *idPath) (api.Agent, error) {
+			func(ctx context.Context, in *IDPath) (api.Agent, error) {
 				return s.oneAgent(move.do(ctx, principal(ctx).TenantID, in.ID))
 			})
 	}

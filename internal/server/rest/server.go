@@ -271,14 +271,14 @@ func labels(in []string) (map[string]string, error) {
 	return out, nil
 }
 
-// page is the part of a listing's query that all listings share.
-type page struct {
+// Page is the part of a listing's query that all listings share.
+type Page struct {
 	Cursor string `query:"cursor" maxLength:"128" doc:"What the page before gave as next."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at the most."`
 }
 
-// ID is the id or name in a path.
-type idPath struct {
+// IDPath is the id or name in a path.
+type IDPath struct {
 	ID string `path:"id" maxLength:"255" doc:"The id, or the name."`
 }
 

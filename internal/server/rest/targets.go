@@ -19,7 +19,7 @@ func (s *Server) targets() {
 	})
 
 	type listQuery struct {
-		page
+		Page
 		Name        string   `query:"name" maxLength:"255"`
 		Kind        string   `query:"kind" maxLength:"20"`
 		Environment string   `query:"environment" maxLength:"255"`
@@ -53,12 +53,12 @@ func (s *Server) targets() {
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/targets/{id}", "target.get", "Show a target", viewer),
-		func(ctx context.Context, in *idPath) (api.Target, error) {
+		func(ctx context.Context, in *IDPath) (api.Target, error) {
 			return s.oneTarget(ctx)(s.Targets.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
 
 	type replace struct {
-		idPath
+		IDPath
 		Body api.TargetRequest
 	}
 	handle(s, operation(http.MethodPut, "/api/v1/targets/{id}", "target.update", "Say anew what a target is", operator),
@@ -67,7 +67,7 @@ func (s *Server) targets() {
 		})
 
 	handle(s, operation(http.MethodDelete, "/api/v1/targets/{id}", "target.delete", "Delete a target; what runs there goes on running", operator),
-		func(ctx context.Context, in *idPath) (api.Deleted, error) {
+		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			_, err := s.Targets.Delete(ctx, principal(ctx).TenantID, in.ID)
 			return deleted, err
 		})

@@ -40,7 +40,7 @@ func (s *Server) tasks() {
 	})
 
 	type listQuery struct {
-		page
+		Page
 		State  string `query:"state" maxLength:"20"`
 		Type   string `query:"type" maxLength:"30"`
 		Target string `query:"target" maxLength:"255" doc:"The id or name of the target."`
@@ -76,12 +76,12 @@ func (s *Server) tasks() {
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/tasks/{id}", "task.get", "Show a task", viewer),
-		func(ctx context.Context, in *idPath) (api.Task, error) {
+		func(ctx context.Context, in *IDPath) (api.Task, error) {
 			return oneTask(s.Tasks.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
 
 	handle(s, operation(http.MethodPost, "/api/v1/tasks/{id}/cancel", "task.cancel", "End a queued task, or ask the agent to stop a running one", operator),
-		func(ctx context.Context, in *idPath) (api.Task, error) {
+		func(ctx context.Context, in *IDPath) (api.Task, error) {
 			p := principal(ctx)
 			return oneTask(s.Tasks.Cancel(ctx, p.TenantID, in.ID, p.Name))
 		})
@@ -90,7 +90,7 @@ func (s *Server) tasks() {
 }
 
 type logQuery struct {
-	idPath
+	IDPath
 	Follow bool `query:"follow" doc:"Stream entries as JSON lines (application/x-ndjson) until the task is over."`
 	// After lets a follower that lost its connection go on where it was.
 	After int64 `query:"after" minimum:"0" doc:"Skip this many entries from the beginning."`

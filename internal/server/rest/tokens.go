@@ -36,7 +36,7 @@ func (s *Server) adminTokens() {
 			return out, err
 		})
 	handle(s, operation(http.MethodDelete, "/api/v1/admin/agent-tokens/{id}", "registration-token.revoke", "Revoke a registration token", admin),
-		func(ctx context.Context, in *idPath) (api.Deleted, error) {
+		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			return deleted, s.Enroll.RevokeToken(ctx, principal(ctx).TenantID, in.ID)
 		})
 
@@ -63,7 +63,7 @@ func (s *Server) adminTokens() {
 			return out, err
 		})
 	handle(s, operation(http.MethodDelete, "/api/v1/admin/api-tokens/{id}", "api-token.revoke", "Revoke an API token", admin),
-		func(ctx context.Context, in *idPath) (api.Deleted, error) {
+		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			return deleted, s.access.Revoke(ctx, principal(ctx).TenantID, in.ID)
 		})
 
@@ -74,7 +74,7 @@ func (s *Server) adminTokens() {
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin),
-		func(ctx context.Context, in *page) (api.AuditList, error) {
+		func(ctx context.Context, in *Page) (api.AuditList, error) {
 			before, _ := strconv.ParseInt(in.Cursor, 10, 64) // a cursor that is none begins at the newest
 			es, err := s.Audit.AuditEvents(ctx, principal(ctx).TenantID, before, in.Limit)
 			out := api.AuditList{Items: make([]api.AuditEvent, len(es))}

@@ -1,0 +1,178 @@
+// Package testkit runs a control plane and agents over real TLS for tests. It
+// is never part of a program.
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/client"
+	"stella-ops.org/stella/internal/server"
+)
+
+// ControlPlane is a server that runs in the test's process.
+type ControlPlane struct {
+	URL        string
+	Data       string
+	Listen     string
+	AdminToken string
+	CA         []byte
+	// Client calls the API as an admin.
+	Client *client.Client
+
+	t      testing.TB
+	config server.Config
+	stop   context.CancelFunc
+	done   chan error
+}
+
+// ServerConfig is the configuration that tests begin with; change alters it.
+func ServerConfig(data string) server.Config {
+	return server.Config{
+		Data: data, Listen: "127.0.0.1:0", TrustDomain: "test.stella", HeartbeatInterval: 2 * time.Second,
+		StaleAfter: 10 * time.Second, DeadAfter: 10 * time.Second, TaskLease: 30 * time.Second, AgentCertLife: time.Hour,
+	}
+}
+
+// StartServer starts a server with a fresh data folder and waits until it is
+// ready. It is stopped when the test ends.
+func StartServer(t testing.TB, change ...func(*server.Config)) *ControlPlane {
+	t.Helper()
+	cfg := ServerConfig(t.TempDir())
+	for _, c := range change {
+		c(&cfg)
+	}
+	cp := &ControlPlane{t: t, config: cfg, Data: cfg.Data}
+	cp.Start()
+	t.Cleanup(func() {
+		if err := cp.Stop(); err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	return cp
+}
+
+// Start starts the server, again after Stop, on the port that it had.
+func (cp *ControlPlane) Start() {
+	cp.t.Helper()
+	if cp.Listen != "" {
+		cp.config.Listen = cp.Listen
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ready := make(chan string, 1)
+	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	cp.stop, cp.done = stop, done
+	select {
+	case cp.URL = <-ready:
+	case err := <-done:
+		stop()
+		cp.t.Fatalf("the server did not start: %v", err)
+	case <-time.After(30 * time.Second):
+		stop()
+		cp.t.Fatal("the server did not start within 30 s")
+	}
+	cp.Listen = strings.TrimPrefix(cp.URL, "https://")
+	if _, port, err := net.SplitHostPort(cp.Listen); err == nil {
+		cp.Listen = "127.0.0.1:" + port
+		cp.URL = "https://" + cp.Listen
+	}
+	if cp.CA == nil {
+		cp.CA = cp.read("ca.pem")
+		cp.AdminToken = strings.TrimSpace(string(cp.read("admin.token")))
+	}
+	var err error
+	if cp.Client, err = client.New(client.Options{URL: cp.URL, Token: cp.AdminToken, CACert: cp.CA}); err != nil {
+		cp.t.Fatal(err)
+	}
+}
+
+func (cp *ControlPlane) read(name string) []byte {
+	cp.t.Helper()
+	data, err := os.ReadFile(filepath.Join(cp.Data, name))
+	if err != nil {
+		cp.t.Fatal(err)
+	}
+	return data
+}
+
+// Stop stops the server and waits until it has; it is idempotent.
+func (cp *ControlPlane) Stop() error {
+	if cp.stop == nil {
+		return nil
+	}
+	cp.Client.Close()
+	cp.stop()
+	cp.stop = nil
+	select {
+	case err := <-cp.done:
+		return err
+	case <-time.After(15 * time.Second):
+		return fmt.Errorf("it did not stop within 15 s")
+	}
+}
+
+// Token makes a one-time registration token.
+func (cp *ControlPlane) Token(change ...func(*api.RegistrationTokenRequest)) string {
+	cp.t.Helper()
+	var req api.RegistrationTokenRequest
+	for _, c := range change {
+		c(&req)
+	}
+	tok, err := cp.Client.CreateRegistrationToken(cp.t.Context(), req)
+	if err != nil {
+		cp.t.Fatalf("make a token: %v", err)
+	}
+	return tok.Token
+}
+
+// WaitTask waits until a task is over and returns it.
+func (cp *ControlPlane) WaitTask(id string, within time.Duration) *api.Task {
+	cp.t.Helper()
+	var last *api.Task
+	Eventually(cp.t, within, "task "+id+" to end", func() (bool, string) {
+		t, err := cp.Client.Task(cp.t.Context(), id)
+		if err != nil {
+			return false, err.Error()
+		}
+		last = t
+		return t.State.Final(), string(t.State) + " " + t.Reason
+	})
+	return last
+}
+
+// Eventually asks again and again until ok, and fails the test with the last
+// answer when the time is over.
+func Eventually(t testing.TB, within time.Duration, what string, ask func() (ok bool, last string)) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, last := ask()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s; last: %s", within, what, last)
+		}
+		<-tick.C
+	}
+}
+
+// Logger returns a logger that writes to the test's log while the test runs.
+func Logger(t testing.TB, name string) *slog.Logger {
+	w := &testWriter{t: t}
+	t.Cleanup(w.close)
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})).With("of", name)
+}

@@ -1,0 +1,58 @@
+// Package peers tells tests where the real peers are: a Docker engine,
+// registries, a database. `scripts/peers` starts them and says where they are
+// in the environment.
+//
+// A test whose peer is missing is skipped, with the reason; with
+// STELLA_PEERS=required it fails.
+package peers
+
+import (
+	"os"
+	"testing"
+)
+
+// Docker is the address of a Docker engine, as in unix:///var/run/docker.sock.
+func Docker(t testing.TB) string {
+	t.Helper()
+	return need(t, "a Docker engine", "STELLA_TEST_DOCKER_HOST")
+}
+
+// Registry is the host and port of an OCI registry that anybody may push to.
+func Registry(t testing.TB) string {
+	t.Helper()
+	return need(t, "an OCI registry", "STELLA_TEST_REGISTRY")
+}
+
+// Private is a registry that asks for a password.
+type Private struct {
+	Address, Username, Password string
+}
+
+// PrivateRegistry is an OCI registry that asks for a password.
+func PrivateRegistry(t testing.TB) Private {
+	t.Helper()
+	return Private{
+		Address:  need(t, "a private OCI registry", "STELLA_TEST_REGISTRY_PRIVATE"),
+		Username: need(t, "a private OCI registry", "STELLA_TEST_REGISTRY_USER"),
+		Password: need(t, "a private OCI registry", "STELLA_TEST_REGISTRY_PASSWORD"),
+	}
+}
+
+// Postgres is the URL of a database that a test may make schemas in.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	return need(t, "PostgreSQL", "STELLA_TEST_POSTGRES")
+}
+
+func need(t testing.TB, what, variable string) string {
+	t.Helper()
+	value := os.Getenv(variable)
+	if value == "" {
+		const how = "this test needs %s and %s is not set; run `scripts/peers up` and `eval \"$(scripts/peers env)\"`"
+		if os.Getenv("STELLA_PEERS") == "required" {
+			t.Fatalf(how, what, variable)
+		}
+		t.Skipf(how, what, variable)
+	}
+	return value
+}
