@@ -174,7 +174,7 @@ type TaskResult struct {
 	_           struct{}            `json:"-" additionalProperties:"true"`
 	TaskID      string              `json:"taskId,omitempty"`
 	Attempt     int64               `json:"attempt,omitempty"`
-	Success     bool                `json:"success"`
+	Success     bool                `json:"success" required:"false"`
 	StartedAt   time.Time           `json:"startedAt,omitzero"`
 	CompletedAt time.Time           `json:"completedAt,omitzero"`
 	Outputs     map[string]any      `json:"outputs,omitempty" doc:"What the task produced, by name."`

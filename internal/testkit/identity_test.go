@@ -1,0 +1,367 @@
+package testkit_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"stella-ops.org/stella/api"
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/api/stella/v1/stellav1connect"
+	"stella-ops.org/stella/internal/testkit"
+)
+
+// handmade is an agent that is not ours: a key, a certificate, and requests
+// made by hand.
+type handmade struct {
+	cp   *testkit.ControlPlane
+	id   string
+	key  *ecdsa.PrivateKey
+	cert tls.Certificate
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func csr(t testing.TB, key any) string {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "somebody-else"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+// tlsConfig trusts the server; with a certificate it is an agent.
+func tlsConfig(cp *testkit.ControlPlane, certs ...tls.Certificate) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cp.CA)
+	return &tls.Config{RootCAs: roots, Certificates: certs, MinVersion: tls.VersionTLS12}
+}
+
+func httpClient(cfg *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}, Timeout: 30 * time.Second}
+}
+
+// call posts JSON and returns the status and the body.
+func call(t testing.TB, c *http.Client, method, url string, header map[string]string, body any) (int, []byte) {
+	t.Helper()
+	var r io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		r = strings.NewReader(b)
+	default:
+		data, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, url, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, data
+}
+
+func problem(t testing.TB, body []byte) api.Problem {
+	t.Helper()
+	var p api.Problem
+	if err := json.Unmarshal(body, &p); err != nil || p.Code == "" {
+		t.Fatalf("no problem: %s", body)
+	}
+	return p
+}
+
+func register(t testing.TB, cp *testkit.ControlPlane, token string, req api.RegisterRequest) (int, []byte) {
+	t.Helper()
+	return call(t, httpClient(tlsConfig(cp)), http.MethodPost, cp.URL+"/api/v1/agents/register", map[string]string{api.HeaderRegistrationToken: token}, req)
+}
+
+func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string) *handmade {
+	t.Helper()
+	h := &handmade{cp: cp, key: newKey(t)}
+	status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: name, CSR: csr(t, h.key), Capabilities: []string{"docker.deploy"}})
+	if status != http.StatusOK {
+		t.Fatalf("register: %d %s", status, body)
+	}
+	var res api.RegisterResponse
+	if err := json.Unmarshal(body, &res); err != nil {
+		t.Fatal(err)
+	}
+	h.id = res.AgentID
+	block, rest := pem.Decode([]byte(res.Certificate))
+	h.cert = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: h.key}
+	if block, _ = pem.Decode(rest); block != nil {
+		h.cert.Certificate = append(h.cert.Certificate, block.Bytes)
+	}
+	return h
+}
+
+func (h *handmade) url(path string) string { return h.cp.URL + "/api/v1/agents/" + h.id + path }
+
+func (h *handmade) beat(t testing.TB, c *http.Client) (int, []byte) {
+	t.Helper()
+	return call(t, c, http.MethodPost, h.url("/heartbeat"), nil, api.HeartbeatRequest{Status: "online"})
+}
+
+func TestOneTokenRegistersOneAgent(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	token := cp.Token()
+	c := httpClient(tlsConfig(cp))
+	const callers = 1000
+	requests := make([]string, callers)
+	for i := range requests {
+		data, err := json.Marshal(api.RegisterRequest{Name: fmt.Sprintf("agent-%d", i), CSR: csr(t, newKey(t))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests[i] = string(data)
+	}
+	var wg sync.WaitGroup
+	var won, refused atomic.Int64
+	var answers sync.Map
+	begin := make(chan struct{})
+	for _, body := range requests {
+		wg.Go(func() {
+			<-begin
+			status, answer := call(t, c, http.MethodPost, cp.URL+"/api/v1/agents/register", map[string]string{api.HeaderRegistrationToken: token}, body)
+			switch status {
+			case http.StatusOK:
+				won.Add(1)
+			case http.StatusUnauthorized:
+				refused.Add(1)
+				answers.Store(string(answer), true)
+			default:
+				t.Errorf("%d %s", status, answer)
+			}
+		})
+	}
+	close(begin)
+	wg.Wait()
+	if won.Load() != 1 || refused.Load() != callers-1 {
+		t.Fatalf("%d registered and %d were refused with one token", won.Load(), refused.Load())
+	}
+	// Every bad token gets the same answer.
+	_, unknown := register(t, cp, "reg_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_bbbb", api.RegisterRequest{Name: "x", CSR: csr(t, newKey(t))})
+	answers.Store(string(unknown), true)
+	different := 0
+	answers.Range(func(any, any) bool { different++; return true })
+	if different != 1 {
+		t.Fatalf("refused tokens get %d different answers", different)
+	}
+}
+
+func TestRegistrationRetriedWithTheSameKeyIsTheSame(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	token, req := cp.Token(), api.RegisterRequest{Name: "web", CSR: csr(t, newKey(t))}
+	_, first := register(t, cp, token, req)
+	status, second := register(t, cp, token, req)
+	var a, b api.RegisterResponse
+	if json.Unmarshal(first, &a) != nil || json.Unmarshal(second, &b) != nil || status != http.StatusOK || a.AgentID != b.AgentID || a.Certificate != b.Certificate {
+		t.Fatalf("the retry got another answer: %d\n%s\n%s", status, first, second)
+	}
+}
+
+func TestIdentityIsNotTakenOver(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	own := api.RegisterRequest{ID: "host-7", Name: "web", CSR: csr(t, newKey(t))}
+	if status, body := register(t, cp, cp.Token(), own); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	thief := api.RegisterRequest{ID: "host-7", Name: "thief", CSR: csr(t, newKey(t))}
+	if status, body := register(t, cp, cp.Token(), thief); status != http.StatusConflict || problem(t, body).Code != "identity_exists" {
+		t.Fatalf("an identity was taken over by any token: %d %s", status, body)
+	}
+	bound := cp.Token(func(r *api.RegistrationTokenRequest) { r.AgentID = "host-7" })
+	if status, body := register(t, cp, bound, api.RegisterRequest{Name: "web", CSR: csr(t, newKey(t))}); status != http.StatusOK {
+		t.Fatalf("a token for this id did not resume it: %d %s", status, body)
+	}
+	if status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: "web", CSR: csr(t, newKey(t))}); status != http.StatusConflict || problem(t, body).Code != "name_taken" {
+		t.Fatalf("a name was taken twice: %d %s", status, body)
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	cfg := tlsConfig(cp)
+	cfg.MaxVersion = tls.VersionTLS12
+	conn, err := tls.Dial("tcp", cp.Listen, cfg)
+	if err == nil {
+		_ = conn.Close()
+		t.Fatal("TLS 1.2 was spoken")
+	}
+	if !strings.Contains(err.Error(), "protocol version") {
+		t.Fatalf("refused for another reason: %v", err)
+	}
+}
+
+func TestRevokedAgentIsOutEverywhere(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(cp *testkit.ControlPlane, id string) error{
+		"revoked": func(cp *testkit.ControlPlane, id string) error {
+			_, err := cp.Client.RevokeAgent(t.Context(), id)
+			return err
+		},
+		"deleted": func(cp *testkit.ControlPlane, id string) error { return cp.Client.DeleteAgent(t.Context(), id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cp := testkit.StartServer(t)
+			h := newHandmade(t, cp, "web")
+			cfg := tlsConfig(cp, h.cert)
+			cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+			c := httpClient(cfg)
+			if status, body := h.beat(t, c); status != http.StatusOK {
+				t.Fatalf("before: %d %s", status, body)
+			}
+			stream, closed := openStream(t, cp, httpClient(tlsConfig(cp, h.cert)))
+			defer func() { _ = stream.CloseRequest() }()
+
+			if err := end(cp, h.id); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			select {
+			case err := <-closed:
+				if connect.CodeOf(err) != connect.CodePermissionDenied {
+					t.Errorf("the stream ended with %v", err)
+				}
+				if d := time.Since(began); d > time.Second {
+					t.Errorf("the stream was cut after %s", d)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("the stream was not cut")
+			}
+			if status, body := h.beat(t, c); status != http.StatusForbidden {
+				t.Errorf("over the open connection: %d %s", status, body)
+			}
+			// A new connection that resumes the TLS session.
+			c.CloseIdleConnections()
+			resumed := false
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{TLSHandshakeDone: func(cs tls.ConnectionState, _ error) { resumed = cs.DidResume }})
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url("/heartbeat"), strings.NewReader(`{}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/json")
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if !resumed || res.StatusCode != http.StatusForbidden {
+				t.Errorf("a resumed session (%t) got %d", resumed, res.StatusCode)
+			}
+			_, again := openStream(t, cp, httpClient(tlsConfig(cp, h.cert)))
+			if err := <-again; connect.CodeOf(err) != connect.CodePermissionDenied {
+				t.Errorf("a new stream ended with %v", err)
+			}
+			if status, body := call(t, c, http.MethodPost, cp.URL+"/api/v1/agents/token", nil, "{}"); status != http.StatusForbidden {
+				t.Errorf("token: %d %s", status, body)
+			}
+		})
+	}
+}
+
+type linkStream = connect.BidiStreamForClient[stellav1.ConnectRequest, stellav1.ConnectResponse]
+
+// openStream opens a link as a plain gRPC client would; closed gets the error
+// that ends it.
+func openStream(t testing.TB, cp *testkit.ControlPlane, c *http.Client) (stream *linkStream, closed <-chan error) {
+	t.Helper()
+	c.Timeout = 0
+	stream = stellav1connect.NewLinkServiceClient(c, cp.URL, connect.WithGRPC()).Connect(t.Context())
+	err := stream.Send(&stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: &stellav1.Hello{ProtocolVersion: 1}}})
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	ch := make(chan error, 1)
+	welcome := make(chan struct{})
+	go func() {
+		first := true
+		for {
+			_, err := stream.Receive()
+			if first {
+				close(welcome)
+				first = false
+			}
+			if err != nil {
+				ch <- err
+				return
+			}
+		}
+	}()
+	<-welcome
+	return stream, ch
+}
+
+func TestAgentIsOnlyItself(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	a, b := newHandmade(t, cp, "a"), newHandmade(t, cp, "b")
+	asA := httpClient(tlsConfig(cp, a.cert))
+	for _, path := range []string{"/heartbeat", "/tasks/x/complete", "/tasks/x/logs"} {
+		if status, body := call(t, asA, http.MethodPost, b.url(path), nil, "{}"); status != http.StatusForbidden || problem(t, body).Code != "not_your_identity" {
+			t.Errorf("a as b at %s: %d %s", path, status, body)
+		}
+	}
+	if status, body := call(t, asA, http.MethodPost, a.url("/tasks/x/complete"), nil, `{"success":true}`); status != http.StatusUnauthorized {
+		t.Errorf("a task endpoint without a token: %d %s", status, body)
+	}
+	var token api.AgentToken
+	if _, body := call(t, httpClient(tlsConfig(cp, b.cert)), http.MethodPost, cp.URL+"/api/v1/agents/token", nil, "{}"); json.Unmarshal(body, &token) != nil || token.ExpiresIn != 3600 {
+		t.Fatalf("token: %s", body)
+	}
+	if status, _ := call(t, asA, http.MethodPost, a.url("/tasks/x/complete"), map[string]string{"Authorization": "Bearer " + token.Token}, `{"success":true}`); status != http.StatusUnauthorized {
+		t.Errorf("b's token worked with a's certificate: %d", status)
+	}
+	if status, _ := call(t, httpClient(tlsConfig(cp)), http.MethodPost, a.url("/heartbeat"), nil, "{}"); status != http.StatusUnauthorized {
+		t.Errorf("without a certificate: %d", status)
+	}
+	if status, _ := call(t, asA, http.MethodGet, cp.URL+"/api/v1/agents", nil, nil); status != http.StatusUnauthorized {
+		t.Errorf("an agent's certificate reads what people read: %d", status)
+	}
+}

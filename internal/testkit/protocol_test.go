@@ -1,0 +1,42 @@
+package testkit_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"stella-ops.org/stella/internal/testkit"
+)
+
+// TestProtocolPage runs the commands of docs/protocol.md: a client made only
+// of openssl and curl.
+func TestProtocolPage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "set -euo pipefail; trap 'tail -v -c 600 *.json' ERR\n"
+	blocks := strings.Split(string(page), "```sh\n")
+	for _, b := range blocks[1:] {
+		code, _, ok := strings.Cut(b, "```")
+		if !ok {
+			t.Fatal("a block of the page does not end")
+		}
+		script += code
+	}
+	cp := testkit.StartServer(t)
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+	cmd.Env = append(os.Environ(), "STELLA="+cp.URL, "ADMIN="+cp.AdminToken, "WORK="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	t.Logf("%d blocks\n%s", len(blocks)-1, out)
+	if err != nil {
+		t.Fatalf("the page's commands: %v", err)
+	}
+	for _, want := range []string{"this is the server that made the token", "cert.pem: OK", `"state":"succeeded"`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+}
