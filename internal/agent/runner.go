@@ -245,6 +245,11 @@ func (r *runner) recover(ctx context.Context) error {
 }
 
 func (r *runner) resume(ctx context.Context, a *activeTask, e *journal.Entry) *api.TaskResult {
+	if e.Record == nil && e.Task.Type == api.TaskExecuteCommand {
+		// Nobody knows how far it got, so nobody may run it again unasked.
+		return deploy.Ended(ctx, &e.Task, e.AcceptedAt, nil, deploy.Fail(api.ErrAgentRestarted,
+			"the agent was restarted while the command may have been running: look at what it did before you run it again"))
+	}
 	if e.Record == nil {
 		return deploy.Ended(ctx, &e.Task, e.AcceptedAt, nil, deploy.Fail(api.ErrAgentRestarted,
 			"the agent was restarted before the task had touched anything; run it again").Retry())

@@ -176,3 +176,38 @@ func Logger(t testing.TB, name string) *slog.Logger {
 	t.Cleanup(w.close)
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug})).With("of", name)
 }
+
+// Attach waits until a server that runs elsewhere is ready and returns a
+// control plane for it; nothing is stopped when the test ends.
+func Attach(t testing.TB, data, listen string) *ControlPlane {
+	t.Helper()
+	cp := &ControlPlane{t: t, Data: data, Listen: listen, URL: "https://" + listen}
+	Eventually(t, 30*time.Second, "the server at "+listen, func() (bool, string) {
+		token, err1 := os.ReadFile(filepath.Join(data, "admin.token"))
+		ca, err2 := os.ReadFile(filepath.Join(data, "ca.pem"))
+		if err1 != nil || err2 != nil {
+			return false, "it has not made its files"
+		}
+		cp.CA, cp.AdminToken = ca, strings.TrimSpace(string(token))
+		var err error
+		if cp.Client, err = client.New(client.Options{URL: cp.URL, Token: cp.AdminToken, CACert: ca}); err != nil {
+			return false, err.Error()
+		}
+		if err = cp.Client.Ready(t.Context()); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	return cp
+}
+
+// FreePort returns a loopback address that nothing listens on now.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
