@@ -47,7 +47,7 @@ type TargetRequest struct {
 	AgentSelector *AgentSelector    `json:"agentSelector,omitempty"`
 	Environment   string            `json:"environment,omitempty" maxLength:"255"`
 	Labels        map[string]string `json:"labels,omitempty"`
-	Config        TargetConfig      `json:"config,omitempty"`
+	Config        TargetConfig      `json:"config,omitzero"`
 }
 
 // TargetList is the answer of GET /api/v1/targets.

@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -49,9 +48,14 @@ func dockerDeploy(ctx context.Context, e *env) ([]row, error) {
 		fmt.Fprintln(os.Stderr, "  not measured: no Docker Engine answers:", err)
 		return nil, nil
 	}
-	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	reg := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0))), ReadHeaderTimeout: time.Minute}
+	go func() { _ = reg.Serve(listener) }() // until it is closed
 	defer reg.Close()
-	repo := strings.TrimPrefix(reg.URL, "http://") + "/bench"
+	repo := listener.Addr().String() + "/bench"
 	digests, err := e.pushImages(ctx, repo)
 	if err != nil {
 		return nil, err
@@ -203,7 +207,7 @@ func healthy(ctx context.Context) bool {
 // pushes them.
 func (e *env) pushImages(ctx context.Context, repo string) (digests [2]string, err error) {
 	bin := filepath.Join(e.dir, "sampleapp")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./internal/testkit/sampleapp") //nolint:gosec // a constant but for our folder
+	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./internal/testkit/sampleapp")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return digests, fmt.Errorf("build the sample: %w\n%s", err, out)

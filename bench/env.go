@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,8 +38,8 @@ func newEnv() (*env, error) {
 }
 
 func (e *env) close() {
-	for i := len(e.procs) - 1; i >= 0; i-- {
-		stopProcess(e.procs[i])
+	for _, p := range slices.Backward(e.procs) {
+		stopProcess(p)
 	}
 	_ = os.RemoveAll(e.dir) // a folder for temporary files
 }
@@ -65,7 +66,7 @@ func (e *env) start(ctx context.Context, name, program string, extraEnv []string
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // our own programs
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), extraEnv...)
 	if err := cmd.Start(); err != nil {

@@ -65,11 +65,11 @@ func run(ctx context.Context, only string) error {
 	}
 	fmt.Println(machine())
 	fmt.Println()
-	print(rows)
+	table(rows)
 	return nil
 }
 
-func print(rows []row) {
+func table(rows []row) {
 	w := []int{len("measured"), len("figure"), len("goal")}
 	for _, r := range rows {
 		w[0], w[1], w[2] = max(w[0], len([]rune(r.what))), max(w[1], len([]rune(r.figure))), max(w[2], len([]rune(r.goal)))

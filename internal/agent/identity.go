@@ -205,7 +205,7 @@ func (a *Agent) registrationClient(server, token string) (*http.Client, error) {
 		return nil, fmt.Errorf("server: %q is no https:// URL", server)
 	}
 	if token == "" {
-		return a.client(http.DefaultTransport.(*http.Transport).TLSHandshakeTimeout)
+		return a.client(10 * time.Second)
 	}
 	pin, ok := enroll.Pin(token)
 	if !ok {

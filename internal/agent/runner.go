@@ -44,12 +44,11 @@ type activeTask struct {
 	cancel context.CancelCauseFunc
 
 	// Guarded by runner.mu.
-	attempt      int64
-	accepted     bool // the server has been told
-	acceptedAt   time.Time
-	cancelReason string
-	result       []byte // JSON, once it has ended
-	sent         bool   // the result was sent on this connection
+	attempt    int64
+	accepted   bool // the server has been told
+	acceptedAt time.Time
+	result     []byte // JSON, once it has ended
+	sent       bool   // the result was sent on this connection
 }
 
 func newRunner(executors []executor.Executor, j *journal.Journal, agentID, dataDir string, slots int, log *slog.Logger) *runner {
@@ -197,12 +196,14 @@ func (r *runner) end(ctx context.Context, a *activeTask, res *api.TaskResult) {
 	res.Attempt = a.attempt
 	data, err := json.Marshal(res)
 	if err != nil {
-		data, _ = json.Marshal(&api.TaskResult{TaskID: a.id, Attempt: a.attempt, StartedAt: res.StartedAt, CompletedAt: res.CompletedAt,
-			Success: res.Success, Error: fmt.Sprintf("the result could not be encoded: %v", err), ErrorType: api.ErrInternal})
+		data, _ = json.Marshal(&api.TaskResult{
+			TaskID: a.id, Attempt: a.attempt, StartedAt: res.StartedAt, CompletedAt: res.CompletedAt,
+			Success: res.Success, Error: fmt.Sprintf("the result could not be encoded: %v", err), ErrorType: api.ErrInternal,
+		})
 	}
 	a.result = data
 	r.mu.Unlock()
-	r.log.InfoContext(ctx, "task has ended", "task", a.id, "success", res.Success, "errorType", res.ErrorType, "error", res.Error)
+	r.log.InfoContext(ctx, "task has ended", "task", a.id, "success", res.Success, "error_type", res.ErrorType, "error", res.Error)
 	r.touch()
 }
 

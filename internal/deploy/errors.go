@@ -68,8 +68,7 @@ func failureOf(ctx context.Context, attempted string, err error) *Failure {
 	if ctx.Err() != nil {
 		return interrupted(context.Cause(ctx), attempted, err)
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return &Failure{Type: e.Type, Message: err.Error(), Retriable: e.Retriable, Outputs: e.Outputs}
 	}
 	return &Failure{Type: api.ErrInternal, Message: fmt.Sprintf("%s: %v", attempted, err)}
@@ -86,8 +85,7 @@ func interrupted(cause error, attempted string, err error) *Failure {
 	default:
 		f.Type = api.ErrCancelled
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		f.Outputs = e.Outputs
 		if f.Type == api.ErrTimeout {
 			f.Message += " (last seen: " + e.Message + ")"

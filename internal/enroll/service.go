@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -214,8 +215,10 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		}
 	}
 	if state != "usable" {
-		s.audit.Audit(ctx, access.Event{TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
-			Remote: c.Remote, Outcome: "denied", Detail: "token " + state})
+		s.audit.Audit(ctx, access.Event{
+			TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
+			Remote: c.Remote, Outcome: "denied", Detail: "token " + state,
+		})
 		return nil, refused()
 	}
 	if tok.MaxUses > 1 {
@@ -229,8 +232,10 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
 			return again, err
 		}
-		s.audit.Audit(ctx, access.Event{TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
-			Remote: c.Remote, Outcome: "denied", Detail: "token used"})
+		s.audit.Audit(ctx, access.Event{
+			TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
+			Remote: c.Remote, Outcome: "denied", Detail: "token used",
+		})
 		return nil, refused()
 	}
 	return reg, err
@@ -260,8 +265,10 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	} else if old != nil {
 		proved := c.AgentID == a.ID && c.TenantID == tok.TenantID
 		if tok.AgentID != a.ID && !proved {
-			s.audit.Audit(ctx, access.Event{TenantID: tok.TenantID, Actor: "anonymous", Action: "agent.register", Object: a.ID,
-				Remote: c.Remote, Outcome: "denied", Detail: "identity exists and was not proved"})
+			s.audit.Audit(ctx, access.Event{
+				TenantID: tok.TenantID, Actor: "anonymous", Action: "agent.register", Object: a.ID,
+				Remote: c.Remote, Outcome: "denied", Detail: "identity exists and was not proved",
+			})
 			return nil, fault.New(fault.Conflict, "identity_exists",
 				"agent id %s is registered already: to take it up again, present its current certificate, or use a token made for it (`stella agent bootstrap --id %s`)", a.ID, a.ID)
 		}
@@ -318,8 +325,10 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 	if e.Resume {
 		action = "agent.reregister"
 	}
-	s.audit.Audit(ctx, access.Event{TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
-		Remote: c.Remote, Outcome: "ok", Detail: a.Name})
+	s.audit.Audit(ctx, access.Event{
+		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
+		Remote: c.Remote, Outcome: "ok", Detail: a.Name,
+	})
 	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
 	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
 }
@@ -395,12 +404,8 @@ func (t *Token) bind(req *api.RegisterRequest) error {
 	}
 	if len(t.Labels) > 0 {
 		merged := make(map[string]string, len(t.Labels)+len(req.Labels))
-		for k, v := range req.Labels {
-			merged[k] = v
-		}
-		for k, v := range t.Labels {
-			merged[k] = v
-		}
+		maps.Copy(merged, req.Labels)
+		maps.Copy(merged, t.Labels)
 		req.Labels = merged
 	}
 	if req.Name == "" {

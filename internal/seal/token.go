@@ -41,7 +41,11 @@ func NewTokenSigner(key ed25519.PrivateKey, issuer string, now func() time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("token signer: %w", err)
 	}
-	return &TokenSigner{issuer: issuer, public: key.Public().(ed25519.PublicKey), signer: signer, now: now}, nil
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		return nil, errors.New("token signer: the key is no Ed25519 key")
+	}
+	return &TokenSigner{issuer: issuer, public: public, signer: signer, now: now}, nil
 }
 
 const audience = "stella-agent"

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"stella-ops.org/stella/internal/fleet"
@@ -72,12 +73,9 @@ func (c *Config) names() []string {
 		if n == "" || n == "0.0.0.0" || n == "::" {
 			return
 		}
-		for _, have := range names {
-			if have == n {
-				return
-			}
+		if !slices.Contains(names, n) {
+			names = append(names, n)
 		}
-		names = append(names, n)
 	}
 	if host, err := os.Hostname(); err == nil {
 		add(host)

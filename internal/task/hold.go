@@ -248,8 +248,10 @@ func (s *Service) Finish(ctx context.Context, a *fleet.Agent, ref Ref, r *api.Ta
 	if r.Success {
 		outcome = "succeeded"
 	}
-	s.audit.Audit(ctx, access.Event{TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "task.late_result", Object: t.ID,
-		Outcome: "denied", Detail: reason + "; the late result: " + outcome + " " + r.ErrorType + " " + firstLine(r.Error)})
+	s.audit.Audit(ctx, access.Event{
+		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "task.late_result", Object: t.ID,
+		Outcome: "denied", Detail: reason + "; the late result: " + outcome + " " + r.ErrorType + " " + firstLine(r.Error),
+	})
 	return false, reason, nil
 }
 

@@ -83,8 +83,7 @@ func decodeStrict(raw json.RawMessage, into any) error {
 		}
 		return nil
 	}
-	var typeErr *json.UnmarshalTypeError
-	if errors.As(err, &typeErr) {
+	if typeErr, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fault.InvalidField("body.payload."+typeErr.Field, "a %s does not fit here", typeErr.Value)
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
@@ -49,7 +50,7 @@ const keepEnded = 24 * time.Hour
 // Open opens the journal at path, and makes it when there is none.
 func Open(path string) (*Journal, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("journal %s: another agent runs with this data folder; stop it first, or give this one a folder of its own", path)
 	}
 	if err != nil {

@@ -183,7 +183,8 @@ func where(raw string) string {
 
 // plain takes the URL, which may hold secrets, out of an error of net/http.
 func plain(err error) error {
-	if ue, ok := err.(*url.Error); ok {
+	ue := &url.Error{}
+	if errors.As(err, &ue) {
 		return ue.Err
 	}
 	return err

@@ -107,7 +107,7 @@ func add(ctx context.Context, w *tar.Writer, folder string, a *api.ArtifactRefer
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	defer f.Close()
 	size, err := artifact.Copy(ctx, f, a)
 	if err != nil {

@@ -192,5 +192,7 @@ func TestMarks(t *testing.T) {
 			t.Fatal("the marked process was not found")
 		}
 	}
-	<-done
+	if err := <-done; err == nil {
+		t.Fatal("the process ended as if nothing had been done to it")
+	}
 }

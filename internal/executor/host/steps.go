@@ -30,7 +30,7 @@ func (d *deployment) stage(ctx context.Context) error {
 	if err := os.RemoveAll(staging); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(staging, 0o755); err != nil {
+	if err := os.MkdirAll(staging, 0o755); err != nil { //nolint:gosec // a release's files are for whoever runs it
 		return deploy.Fail(api.ErrSwitchFailed, "make the new release's folder: %w", err)
 	}
 	root, err := os.OpenRoot(staging)
@@ -122,7 +122,7 @@ func (d *deployment) unstage(context.Context) error {
 	}
 	meta, err := d.tree().read(d.state.New)
 	if err != nil || meta.TaskID != d.task.ID {
-		return nil // never made, or not by this task
+		return nil //nolint:nilerr // never made, or not by this task
 	}
 	return os.RemoveAll(d.tree().release(d.state.New))
 }
@@ -159,7 +159,8 @@ func (d *deployment) awaitHealth(ctx context.Context) error {
 	for _, line := range lines {
 		d.env.Log.Line("stderr", line)
 	}
-	if e, ok := err.(*deploy.Error); ok && len(lines) > 0 {
+	e := &deploy.Error{}
+	if errors.As(err, &e) {
 		return e.With("startLog", lines)
 	}
 	return err

@@ -40,7 +40,7 @@ type session struct {
 func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	first, err := conn.Recv()
 	if err != nil {
-		return nil //nolint:nilerr // the agent left before it said anything
+		return nil // the agent left before it said anything
 	}
 	hello := first.GetHello()
 	if hello == nil {
@@ -79,8 +79,14 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 
 	<-s.ctx.Done()
 	wg.Wait()
-	h.log.InfoContext(ctx, "agent disconnected", "agent", agent.ID, "name", agent.Name, "reason", context.Cause(s.ctx))
-	if f := fault.As(context.Cause(s.ctx)); f != nil {
+	return s.ended(ctx)
+}
+
+// ended returns why the session is over, if that is to be told to the agent.
+func (s *session) ended(ctx context.Context) error {
+	reason := context.Cause(s.ctx) //nolint:contextcheck // the session's own context says why it ended
+	s.hub.log.InfoContext(ctx, "agent disconnected", "agent", s.agentID, "reason", reason)
+	if f := fault.As(reason); f != nil {
 		return f
 	}
 	return nil

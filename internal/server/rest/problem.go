@@ -70,8 +70,7 @@ var codes = map[int]string{
 // humaError makes huma's own refusals look like all others.
 func humaError(status int, msg string, errs ...error) huma.StatusError {
 	for _, err := range errs {
-		var p *problem
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[*problem](err); ok {
 			return p
 		}
 		if fault.As(err) != nil {
@@ -88,8 +87,7 @@ func humaError(status int, msg string, errs ...error) huma.StatusError {
 	p := newProblem(status, code, msg)
 	var details []string
 	for _, err := range errs {
-		var d *huma.ErrorDetail
-		if errors.As(err, &d) {
+		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 			loc := d.Location
 			if loc == "" {
 				loc = "body"

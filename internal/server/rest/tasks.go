@@ -110,7 +110,7 @@ func (s *Server) taskLogs() {
 		if err != nil {
 			return nil, s.fail(ctx, op.OperationID, err)
 		}
-		return &huma.StreamResponse{Body: func(hc huma.Context) {
+		return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it carries the request's context
 			if in.Follow {
 				s.followLog(hc, t, in.After)
 			} else {

@@ -31,7 +31,7 @@ var build = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	out := filepath.Join(dir, "sampleapp")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "stella-ops.org/stella/internal/testkit/sampleapp")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
