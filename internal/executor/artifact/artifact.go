@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -183,8 +184,7 @@ func where(raw string) string {
 
 // plain takes the URL, which may hold secrets, out of an error of net/http.
 func plain(err error) error {
-	ue := &url.Error{}
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err
 	}
 	return err
