@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/store/internal/column"
+	"stella-ops.org/stella/internal/store/internal/db"
+)
+
+// Agent implements fleet.Store.
+func (s *Store) Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agent, error) {
+	row, ok, err := one(s.read().Agent(ctx, db.AgentParams{TenantID: tenant, IDOrName: idOrName}))
+	if err != nil {
+		return nil, s.explain(ctx, "read agent", err)
+	}
+	if !ok {
+		return nil, agentNotFound(idOrName)
+	}
+	return agentOf(row), nil
+}
+
+// Agents implements fleet.Store.
+func (s *Store) Agents(ctx context.Context, tenant string, f fleet.Filter) ([]*fleet.Agent, error) {
+	limit := page(f.Limit)
+	if f.Name != "" {
+		// A name is unique: there is no need to go through the fleet.
+		row, ok, err := one(s.read().AgentByName(ctx, db.AgentByNameParams{TenantID: tenant, Name: f.Name}))
+		if err != nil || !ok {
+			return nil, s.explain(ctx, "list agents", err)
+		}
+		if a := agentOf(row); f.Matches(a) && a.ID > f.After {
+			return []*fleet.Agent{a}, nil
+		}
+		return nil, nil
+	}
+	// Labels and capabilities are matched here, so the database is asked for
+	// more until the page is full.
+	args := db.AgentsParams{
+		TenantID: tenant, After: f.After, GroupName: f.Group, Environment: f.Environment,
+		Status: strings.ToLower(f.Status), Page: int64(limit),
+	}
+	if f.Capability != "" || len(f.Labels) > 0 {
+		args.Page = int64(max(limit, 500))
+	}
+	var found []*fleet.Agent
+	for {
+		rows, err := s.read().Agents(ctx, args)
+		if err != nil {
+			return nil, s.explain(ctx, "list agents", err)
+		}
+		for _, row := range rows {
+			a := agentOf(row)
+			if !f.Matches(a) {
+				continue
+			}
+			if found = append(found, a); len(found) == limit {
+				return found, nil
+			}
+		}
+		if int64(len(rows)) < args.Page {
+			return found, nil
+		}
+		args.After = rows[len(rows)-1].ID
+	}
+}
+
+// UpdateAgent implements fleet.Store.
+func (s *Store) UpdateAgent(ctx context.Context, tenant, id string, labels *map[string]string, capabilities *[]string, at time.Time) error {
+	return s.write(ctx, "update agent "+id, func(q *db.Queries) error {
+		if err := agentExists(ctx, q, tenant, id); err != nil {
+			return err
+		}
+		if labels != nil {
+			if _, err := q.SetAgentLabels(ctx, db.SetAgentLabelsParams{
+				TenantID: tenant, ID: id, Labels: column.Labels{V: *labels}, UpdatedAt: column.At(at),
+			}); err != nil {
+				return err
+			}
+		}
+		if capabilities == nil {
+			return nil
+		}
+		_, err := q.SetAgentCapabilities(ctx, db.SetAgentCapabilitiesParams{
+			TenantID: tenant, ID: id, Capabilities: column.Strings{V: *capabilities}, UpdatedAt: column.At(at),
+		})
+		return err
+	})
+}
+
+// SetLifecycle implements fleet.Store. Revoking an agent revokes its
+// certificates with it.
+func (s *Store) SetLifecycle(ctx context.Context, tenant, id string, from []api.Lifecycle, to api.Lifecycle, at time.Time) (bool, error) {
+	moved := false
+	err := s.write(ctx, "set life cycle of agent "+id, func(q *db.Queries) error {
+		moved = false
+		args := db.SetLifecycleParams{TenantID: tenant, ID: id, ToState: string(to), At: column.At(at)}
+		for i, slot := range []*string{&args.From1, &args.From2, &args.From3} {
+			if i < len(from) {
+				*slot = string(from[i])
+			}
+		}
+		n, err := q.SetLifecycle(ctx, args)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return agentExists(ctx, q, tenant, id)
+		}
+		moved = true
+		if to == api.LifecycleRevoked {
+			return q.RevokeCertificates(ctx, db.RevokeCertificatesParams{AgentID: id, At: column.At(at)})
+		}
+		return nil
+	})
+	return moved && err == nil, err
+}
+
+// DeleteAgent implements fleet.Store.
+func (s *Store) DeleteAgent(ctx context.Context, tenant, id string) error {
+	return s.write(ctx, "delete agent "+id, func(q *db.Queries) error {
+		n, err := q.DeleteAgent(ctx, db.DeleteAgentParams{TenantID: tenant, ID: id})
+		if err == nil && n == 0 {
+			return agentNotFound(id)
+		}
+		return err
+	})
+}
+
+// CertificateAgent returns the agent that a client certificate was issued to,
+// by the SHA-256 of the certificate in hex, and whether that certificate was
+// revoked. The agent is nil when the certificate is unknown, as it is after
+// its agent was deleted.
+func (s *Store) CertificateAgent(ctx context.Context, fingerprint string) (agent *fleet.Agent, revoked bool, err error) {
+	row, ok, err := one(s.read().CertificateAgent(ctx, fingerprint))
+	if err != nil || !ok {
+		return nil, false, s.explain(ctx, "read certificate", err)
+	}
+	return agentOf(&row.Agent), !row.CertificateRevokedAt.IsZero(), nil
+}
+
+func agentExists(ctx context.Context, q *db.Queries, tenant, id string) error {
+	n, err := q.AgentExists(ctx, db.AgentExistsParams{TenantID: tenant, ID: id})
+	if err == nil && n == 0 {
+		return agentNotFound(id)
+	}
+	return err
+}
+
+func agentNotFound(idOrName string) error {
+	return fault.New(fault.NotFound, "agent_not_found", "there is no agent %q: `stella agent list` shows those that are", idOrName)
+}
+
+func agentOf(r *db.Agent) *fleet.Agent {
+	return &fleet.Agent{
+		ID: r.ID, TenantID: r.TenantID, Name: r.Name, Version: r.Version,
+		Lifecycle: api.Lifecycle(r.Lifecycle), Liveness: api.Liveness(r.Liveness),
+		Group: r.GroupName, Environment: r.Environment, Platform: r.Platform, Cluster: r.Cluster,
+		Labels: r.Labels.V, Capabilities: r.Capabilities.V, Routes: r.Routes.V,
+		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
+		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
+		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting,
+		ResourceUsage: r.ResourceUsage.V, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
+	}
+}

@@ -1,0 +1,49 @@
+-- name: Agent :one
+-- The id wins over the name.
+SELECT * FROM agents
+WHERE tenant_id = $1 AND (id = sqlc.arg(id_or_name) OR name = sqlc.arg(id_or_name))
+ORDER BY CASE WHEN id = sqlc.arg(id_or_name) THEN 0 ELSE 1 END
+LIMIT 1;
+
+-- name: AgentExists :one
+SELECT count(*) FROM agents WHERE tenant_id = $1 AND id = $2;
+
+-- name: Agents :many
+-- Labels and capabilities are matched in Go, page by page.
+SELECT * FROM agents
+WHERE tenant_id = sqlc.arg(tenant_id) AND id > sqlc.arg(after)
+  AND (CAST(sqlc.arg(group_name) AS TEXT) = '' OR group_name = sqlc.arg(group_name))
+  AND (CAST(sqlc.arg(environment) AS TEXT) = '' OR environment = sqlc.arg(environment))
+  AND (CAST(sqlc.arg(status) AS TEXT) = '' OR sqlc.arg(status) IN (status, lifecycle, liveness))
+ORDER BY id
+LIMIT CAST(sqlc.arg(page) AS BIGINT);
+
+-- name: SetAgentLabels :execrows
+UPDATE agents SET labels = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
+
+-- name: SetAgentCapabilities :execrows
+UPDATE agents SET capabilities = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
+
+-- name: SetLifecycle :execrows
+UPDATE agents SET lifecycle = sqlc.arg(to_state), updated_at = sqlc.arg(at)
+WHERE tenant_id = sqlc.arg(tenant_id) AND id = sqlc.arg(id)
+  AND lifecycle <> sqlc.arg(to_state)
+  AND lifecycle IN (sqlc.arg(from1), sqlc.arg(from2), sqlc.arg(from3));
+
+-- name: DeleteAgent :execrows
+DELETE FROM agents WHERE tenant_id = $1 AND id = $2;
+
+-- name: SweepLiveness :many
+UPDATE agents
+SET liveness = CASE WHEN COALESCE(last_heartbeat, created_at) < sqlc.arg(dead_before) THEN 'dead' ELSE 'stale' END
+WHERE lifecycle <> 'revoked'
+  AND (liveness = 'live' AND COALESCE(last_heartbeat, created_at) < sqlc.arg(stale_before)
+    OR liveness IN ('live', 'stale') AND COALESCE(last_heartbeat, created_at) < sqlc.arg(dead_before))
+RETURNING tenant_id, id, name, liveness;
+
+-- name: AgentByName :one
+SELECT * FROM agents WHERE tenant_id = $1 AND name = $2;
+
+-- name: AgentIDTaken :one
+-- An id is unique among all tenants.
+SELECT count(*) FROM agents WHERE id = $1;

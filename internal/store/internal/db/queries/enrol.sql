@@ -1,0 +1,60 @@
+-- name: InsertToken :exec
+INSERT INTO registration_tokens (id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform,
+    capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+
+-- name: TokenByHash :one
+SELECT * FROM registration_tokens WHERE hash = $1;
+
+-- name: Tokens :many
+SELECT * FROM registration_tokens WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC;
+
+-- name: TokenExists :one
+SELECT count(*) FROM registration_tokens WHERE tenant_id = $1 AND id = $2;
+
+-- name: RevokeToken :execrows
+UPDATE registration_tokens SET revoked_at = sqlc.arg(at)
+WHERE tenant_id = sqlc.arg(tenant_id) AND id = sqlc.arg(id) AND revoked_at IS NULL;
+
+-- name: SpendToken :execrows
+UPDATE registration_tokens SET uses = uses + 1
+WHERE id = sqlc.arg(id) AND tenant_id = sqlc.arg(tenant_id)
+  AND uses < max_uses AND revoked_at IS NULL AND expires_at > sqlc.arg(at);
+
+-- name: TokenUse :one
+SELECT agent_id, chain_pem FROM token_uses WHERE token_id = $1 AND public_key_hash = $2;
+
+-- name: InsertTokenUse :execrows
+-- One use per key: none is added for a key that has used the token before.
+INSERT INTO token_uses (token_id, public_key_hash, agent_id, chain_pem, at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (token_id, public_key_hash) DO NOTHING;
+
+-- name: InsertAgent :exec
+INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
+    labels, capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after,
+    last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
+
+-- name: ResumeAgent :execrows
+-- What people decided and what heartbeats say is not the agent's to change.
+UPDATE agents
+SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
+    capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
+    certificate_not_after = $15, updated_at = $16
+WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
+
+-- name: InsertCertificate :exec
+INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: RevokeCertificates :exec
+UPDATE certificates SET revoked_at = sqlc.arg(at) WHERE agent_id = sqlc.arg(agent_id) AND revoked_at IS NULL;
+
+-- name: CertificateAgent :one
+SELECT sqlc.embed(a), c.revoked_at AS certificate_revoked_at
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.fingerprint = $1;
+
+-- name: PruneCertificates :exec
+-- A certificate that has run out proves nothing, so nobody asks for it.
+DELETE FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after < sqlc.arg(at);
