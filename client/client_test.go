@@ -270,7 +270,10 @@ func TestPages(t *testing.T) {
 		t.Error(diff)
 	}
 	asked = nil
-	for range c.Agents(t.Context(), AgentFilter{}) {
+	for _, err := range c.Agents(t.Context(), AgentFilter{}) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 	if diff := cmp.Diff([]string{""}, asked); diff != "" {

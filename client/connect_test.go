@@ -32,7 +32,7 @@ func TestConnectErrors(t *testing.T) {
 	plain := httptest.NewServer(ok)
 	t.Cleanup(plain.Close)
 	old := httptest.NewUnstartedServer(ok)
-	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ours.issue(t, "127.0.0.1", time.Now().Add(time.Hour))}} //nolint:gosec // that is the point
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ours.issue(t, "127.0.0.1", time.Now().Add(time.Hour))}}
 	old.StartTLS()
 	t.Cleanup(old.Close)
 

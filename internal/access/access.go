@@ -65,7 +65,7 @@ func (t *APIToken) State(now time.Time) string {
 
 // Event is one line of the audit log.
 type Event struct {
-	Seq      int64 // the store's number; 0 in a new one
+	Seq      int64 // the store's number, which rises; 0 in a new one
 	TenantID string
 	At       time.Time
 	Actor    string // token:<id> (<name>), agent:<id>, anonymous, system

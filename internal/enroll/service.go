@@ -256,7 +256,7 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	}
 	now := s.now()
 	a := describe(&req, csr, tok.TenantID, now)
-	a.Cluster = tok.Cluster
+	a.Cluster, a.AllowedCapabilities = tok.Cluster, tok.Capabilities
 	e := &Enrolment{TokenID: tok.ID, Agent: a, At: now}
 	if a.ID == "" {
 		a.ID = uuid.Must(uuid.NewV7()).String()
@@ -299,6 +299,7 @@ func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequ
 	now := s.now()
 	a := describe(&req, csr, c.TenantID, now)
 	a.ID, a.Name, a.Environment, a.Cluster = old.ID, old.Name, old.Environment, old.Cluster
+	a.AllowedCapabilities = old.AllowedCapabilities
 	keep(a, old)
 	return s.enrol(ctx, c, &Enrolment{Agent: a, Resume: true, At: now}, csr)
 }

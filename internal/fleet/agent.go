@@ -31,8 +31,11 @@ type Agent struct {
 	Platform     string
 	Cluster      string
 	Labels       map[string]string
-	Capabilities []string
-	Routes       []string
+	Capabilities []string // what the agent says works
+	// AllowedCapabilities are what of them counts: its token or people have
+	// said so. Empty is all; short names stand for all of theirs.
+	AllowedCapabilities []string
+	Routes              []string
 
 	// EncryptionKey is the agent's public key for sealed payloads, in base64.
 	EncryptionKey string
@@ -66,11 +69,24 @@ func (a *Agent) Status() api.AgentStatus {
 	}
 }
 
-// Can reports whether the agent has a capability. A short name stands for all
-// capabilities of its kind: docker covers docker.deploy, and health_check
-// covers health checks of every kind.
+// Can reports whether the agent has a capability and may use it. A short name
+// stands for all capabilities of its kind: docker covers docker.deploy, and
+// health_check covers health checks of every kind.
 func (a *Agent) Can(capability string) bool {
-	return slices.ContainsFunc(a.Capabilities, func(have string) bool { return Covers(have, capability) })
+	covers := func(have string) bool { return Covers(have, capability) }
+	return slices.ContainsFunc(a.Capabilities, covers) &&
+		(len(a.AllowedCapabilities) == 0 || slices.ContainsFunc(a.AllowedCapabilities, covers))
+}
+
+// Offers returns the capabilities that the agent says it has and may use.
+func (a *Agent) Offers() []string {
+	offers := []string{}
+	for _, c := range a.Capabilities {
+		if a.Can(c) {
+			offers = append(offers, c)
+		}
+	}
+	return offers
 }
 
 // Covers reports whether having one capability means having another.

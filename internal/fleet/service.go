@@ -68,7 +68,8 @@ type Store interface {
 	Agent(ctx context.Context, tenant, idOrName string) (*Agent, error)
 	// Agents returns a page of agents in the order of their ids.
 	Agents(ctx context.Context, tenant string, f Filter) ([]*Agent, error)
-	// UpdateAgent replaces labels and capabilities where they are not nil.
+	// UpdateAgent replaces labels and capabilities (what the agent may offer,
+	// and what it has until it is heard again) where they are not nil.
 	UpdateAgent(ctx context.Context, tenant, id string, labels *map[string]string, capabilities *[]string, at time.Time) error
 	// SetLifecycle changes the life cycle from one of the given states and
 	// reports whether it did; to the same state it reports false.

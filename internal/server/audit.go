@@ -33,13 +33,7 @@ func (a *auditor) Audit(ctx context.Context, e access.Event) {
 
 // AuditEvents reads the log, the newest first.
 func (a *auditor) AuditEvents(ctx context.Context, tenant string, beforeSeq int64, limit int) ([]access.Event, error) {
-	rows, err := a.store.AuditEvents(ctx, tenant, beforeSeq, limit)
-	out := make([]access.Event, len(rows))
-	for i, r := range rows {
-		out[i] = r.Event
-		out[i].Seq = r.Seq
-	}
-	return out, err
+	return a.store.AuditEvents(ctx, tenant, beforeSeq, limit)
 }
 
 // readiness asks the store at most once a second: anybody may ask the server.

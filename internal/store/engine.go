@@ -23,6 +23,9 @@ type Engine interface {
 	// Prepare reports whether statements should be prepared when the store is
 	// opened, because the driver keeps none by itself.
 	Prepare() bool
+	// OneWriter reports whether the database takes one writer at a time, so
+	// that those who wait for it are better served by one commit.
+	OneWriter() bool
 }
 
 // Constraint is a rule that the database holds and callers care for.

@@ -132,7 +132,7 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 	a := agentRow(e.Agent)
 	n, err := q.ResumeAgent(ctx, db.ResumeAgentParams{
 		TenantID: a.TenantID, ID: a.ID, Name: a.Name, Version: a.Version, GroupName: a.GroupName, Environment: a.Environment,
-		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, Routes: a.Routes,
+		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, AllowedCapabilities: a.AllowedCapabilities, Routes: a.Routes,
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt,
 	})
@@ -197,7 +197,8 @@ func agentRow(a *fleet.Agent) db.InsertAgentParams {
 		ID: a.ID, TenantID: a.TenantID, Name: a.Name, Version: a.Version,
 		Lifecycle: string(a.Lifecycle), Liveness: string(a.Liveness),
 		GroupName: a.Group, Environment: a.Environment, Platform: a.Platform, Cluster: a.Cluster,
-		Labels: column.Labels{V: a.Labels}, Capabilities: column.Strings{V: a.Capabilities}, Routes: column.Strings{V: a.Routes},
+		Labels: column.Labels{V: a.Labels}, Capabilities: column.Strings{V: a.Capabilities},
+		AllowedCapabilities: column.Strings{V: a.AllowedCapabilities}, Routes: column.Strings{V: a.Routes},
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: column.At(a.CertificateNotAfter),
 		LastHeartbeat: column.At(a.LastHeartbeat), ReportedStatus: a.ReportedStatus, NotAccepting: a.NotAccepting,

@@ -32,6 +32,7 @@ type Store struct {
 	engine Engine
 	writer *pool
 	reader *pool
+	group  *groupWriter // nil where writers do not wait for each other
 	closed atomic.Bool
 }
 
@@ -49,6 +50,9 @@ func New(ctx context.Context, engine Engine, writer, reader *sql.DB) (*Store, er
 			return nil, err
 		}
 	}
+	if engine.OneWriter() {
+		s.group = newGroupWriter(s.writer)
+	}
 	return s, nil
 }
 
@@ -57,7 +61,9 @@ func (s *Store) Engine() string { return s.engine.Name() }
 
 // Close gives the database back.
 func (s *Store) Close() error {
-	s.closed.Store(true)
+	if first := s.closed.CompareAndSwap(false, true); first && s.group != nil {
+		s.group.close()
+	}
 	err := s.writer.Close()
 	if s.reader != s.writer {
 		err = errors.Join(s.reader.Close(), err)
@@ -100,6 +106,9 @@ func (s *Store) write(ctx context.Context, what string, fn func(q *db.Queries) e
 }
 
 func (s *Store) transact(ctx context.Context, fn func(q *db.Queries) error) error {
+	if s.group != nil {
+		return s.group.do(ctx, fn)
+	}
 	t, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -90,15 +90,16 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 	if err != nil {
 		return nil, nil, err
 	}
-	has := make(map[string]bool, len(held))
+	has := make(map[string]int64, len(held))
 	for _, r := range held {
-		has[r.ID] = true
+		has[r.ID] = r.Attempt
 	}
 	now := s.now()
 	for _, t := range tasks {
 		ref := Ref{t.ID, t.Attempt}
+		attempt, known := has[t.ID]
 		switch {
-		case has[t.ID]:
+		case known && !outdated(a, t, attempt):
 			if t.State == api.TaskAssigned {
 				if err := s.Accepted(ctx, a, ref, now); err != nil {
 					return nil, nil, err
@@ -143,15 +144,21 @@ func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (a
 	if err != nil {
 		return nil, nil, err
 	}
-	has := make(map[string]bool, len(running))
+	has := make(map[string]int64, len(running))
 	for _, r := range running {
-		has[r.ID] = true
+		has[r.ID] = r.Attempt
 	}
+	var renew []Ref
 	for _, t := range tasks {
+		attempt, known := has[t.ID]
+		if known {
+			// Whatever attempt it says: a simple client says none.
+			renew = append(renew, Ref{t.ID, t.Attempt})
+		}
 		switch {
 		case t.CancelRequested:
 			cancel = append(cancel, Ref{t.ID, t.Attempt})
-		case has[t.ID]:
+		case known && !outdated(a, t, attempt):
 			if t.State == api.TaskAssigned {
 				if err := s.Accepted(ctx, a, Ref{t.ID, t.Attempt}, s.now()); err != nil {
 					return nil, nil, err
@@ -165,7 +172,15 @@ func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (a
 			again = append(again, task)
 		}
 	}
-	return again, cancel, s.Renew(ctx, a.ID, running)
+	return again, cancel, s.Renew(ctx, a.ID, renew)
+}
+
+// outdated reports whether an agent holds an older attempt at a task than the
+// one that it was assigned: that one was lost on the way and comes again, for
+// the agent must take over its number, or its result is refused. 0 stands for
+// the current attempt.
+func outdated(a *fleet.Agent, t *Task, attempt int64) bool {
+	return attempt != 0 && attempt < t.Attempt && t.State == api.TaskAssigned && !t.CancelRequested && active(a)
 }
 
 // Accepted notes that an attempt is in its agent's journal and begins. A stale

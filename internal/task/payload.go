@@ -84,7 +84,9 @@ func decodeStrict(raw json.RawMessage, into any) error {
 		return nil
 	}
 	if typeErr, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fault.InvalidField("body.payload."+typeErr.Field, "a %s does not fit here", typeErr.Value)
+		// The path begins with the name of the type that is embedded.
+		_, field, _ := strings.Cut(typeErr.Field, ".")
+		return fault.InvalidField(strings.TrimSuffix("body.payload."+field, "."), "a value of type %s does not fit here", typeErr.Value)
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return fault.InvalidField("body.payload."+strings.Trim(field, `"`), "there is no such field")
@@ -199,7 +201,7 @@ func checkArtifacts(at string, list []api.ArtifactReference) error {
 	for i := range list {
 		a, here := &list[i], fmt.Sprintf("%s[%d]", at, i)
 		clean := path.Clean(a.Name)
-		if a.Name == "" || clean != a.Name || path.IsAbs(a.Name) || clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsAny(a.Name, "\\\x00") {
+		if a.Name == "" || clean != a.Name || path.IsAbs(a.Name) || clean == "." || clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsAny(a.Name, "\\\x00") {
 			return fault.InvalidField(here+".name", "%q is no usable name: give a plain relative path", clip(a.Name))
 		}
 		if seen[a.Name] {

@@ -64,6 +64,14 @@ func (s *Service) lost(ctx context.Context, t *Task, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if t.CancelRequested && t.State == api.TaskAssigned {
+		f := Finish{Ref: ref, AgentID: t.AgentID, State: api.TaskCancelled, Reason: "cancelled; agent " + t.AgentName + " fell silent before it began the task", At: now}
+		done, err := s.store.FailLost(ctx, f, now)
+		if done {
+			s.wake.TaskChanged(t.TenantID, t.ID)
+		}
+		return err
+	}
 	if again && !t.CancelRequested {
 		reason := fmt.Sprintf("attempt %d was taken back: agent %s fell silent", t.Attempt, t.AgentName)
 		done, err := s.store.Requeue(ctx, ref, reason, now, now)

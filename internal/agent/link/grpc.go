@@ -58,4 +58,10 @@ func (c *grpcConn) Send(f *stellav1.ConnectRequest) error { return c.stream.Send
 
 func (c *grpcConn) Recv() (*stellav1.ConnectResponse, error) { return c.stream.Receive() }
 
-func (c *grpcConn) Close() { c.cancel() }
+// Close ends the stream on the wire too: as long as the request's body is open,
+// net/http does not look at the end of the context.
+func (c *grpcConn) Close() {
+	c.cancel()
+	_ = c.stream.CloseRequest()  // both say only that the stream has ended
+	_ = c.stream.CloseResponse() //
+}

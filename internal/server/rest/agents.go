@@ -88,7 +88,7 @@ func (s *Server) oneAgent(a *fleet.Agent, err error) (api.Agent, error) {
 func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 	v := api.Agent{
 		ID: a.ID, Name: a.Name, Version: a.Version, Status: a.Status(), Lifecycle: a.Lifecycle, Liveness: a.Liveness,
-		Group: a.Group, Environment: a.Environment, Platform: a.Platform, Labels: a.Labels, Capabilities: a.Capabilities,
+		Group: a.Group, Environment: a.Environment, Platform: a.Platform, Labels: a.Labels, Capabilities: a.Offers(),
 		Routes: a.Routes, ResourceUsage: a.ResourceUsage, LastHeartbeat: timeOrNil(a.LastHeartbeat),
 		Transport: s.Links.Transport(a.ID), NotAccepting: a.NotAccepting,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: timeOrNil(a.CertificateNotAfter),
@@ -96,9 +96,6 @@ func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 	}
 	if v.Labels == nil {
 		v.Labels = map[string]string{}
-	}
-	if v.Capabilities == nil {
-		v.Capabilities = []string{}
 	}
 	return v
 }

@@ -172,12 +172,12 @@ func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState) (*fleet.
 		return nil, fault.New(fault.Forbidden, "agent_unknown",
 			"there is no agent %s any more: it was deleted; register the host again with a new token", id)
 	}
+	if a.Lifecycle == api.LifecycleRevoked {
+		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", id)
+	}
 	if revoked {
 		return nil, fault.New(fault.Forbidden, "certificate_revoked",
 			"the client certificate was replaced by a newer registration of agent %s", id)
-	}
-	if a.Lifecycle == api.LifecycleRevoked {
-		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", id)
 	}
 	// The certificate in use is the one that tokens are bound to.
 	a.CertificateFingerprint = pki.Fingerprint(cert.Raw)

@@ -26,6 +26,9 @@ func (engine) Statements() map[string]string { return nil }
 // Prepare implements store.Engine: the driver keeps statements by itself.
 func (engine) Prepare() bool { return false }
 
+// OneWriter implements store.Engine.
+func (engine) OneWriter() bool { return false }
+
 // Check implements store.Engine.
 func (engine) Check() error { return nil }
 

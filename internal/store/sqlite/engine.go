@@ -32,6 +32,9 @@ func (e *engine) Statements() map[string]string { return e.own }
 // than to run most.
 func (e *engine) Prepare() bool { return true }
 
+// OneWriter implements store.Engine.
+func (e *engine) OneWriter() bool { return true }
+
 // Check implements store.Engine. SQLite goes on writing to a file that was
 // deleted or replaced, and all of that would be lost.
 func (e *engine) Check() error {

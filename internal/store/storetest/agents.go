@@ -157,7 +157,7 @@ func testAgentUpdate(t *testing.T, b *bench) {
 
 	capabilities := []string{"host"}
 	must(t, b.UpdateAgent(b.ctx, tenant, a.ID, nil, &capabilities, later))
-	a.Capabilities = capabilities
+	a.Capabilities, a.AllowedCapabilities = capabilities, capabilities
 	got, err = b.Agent(b.ctx, tenant, a.ID)
 	must(t, err)
 	same(t, "after capabilities", got, a)

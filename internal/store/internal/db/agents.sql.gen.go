@@ -12,7 +12,7 @@ import (
 )
 
 const agent = `-- name: Agent :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
 WHERE tenant_id = $1 AND (id = $2 OR name = $2)
 ORDER BY CASE WHEN id = $2 THEN 0 ELSE 1 END
 LIMIT 1
@@ -41,6 +41,7 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 		&i.Cluster,
 		&i.Labels,
 		&i.Capabilities,
+		&i.AllowedCapabilities,
 		&i.Routes,
 		&i.EncryptionKey,
 		&i.PublicKeyHash,
@@ -57,7 +58,7 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 }
 
 const agentByName = `-- name: AgentByName :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents WHERE tenant_id = $1 AND name = $2
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents WHERE tenant_id = $1 AND name = $2
 `
 
 type AgentByNameParams struct {
@@ -82,6 +83,7 @@ func (q *Queries) AgentByName(ctx context.Context, arg AgentByNameParams) (*Agen
 		&i.Cluster,
 		&i.Labels,
 		&i.Capabilities,
+		&i.AllowedCapabilities,
 		&i.Routes,
 		&i.EncryptionKey,
 		&i.PublicKeyHash,
@@ -126,7 +128,7 @@ func (q *Queries) AgentIDTaken(ctx context.Context, id string) (int64, error) {
 }
 
 const agents = `-- name: Agents :many
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
 WHERE tenant_id = $1 AND id > $2
   AND (CAST($3 AS TEXT) = '' OR group_name = $3)
   AND (CAST($4 AS TEXT) = '' OR environment = $4)
@@ -175,6 +177,7 @@ func (q *Queries) Agents(ctx context.Context, arg AgentsParams) ([]*Agent, error
 			&i.Cluster,
 			&i.Labels,
 			&i.Capabilities,
+			&i.AllowedCapabilities,
 			&i.Routes,
 			&i.EncryptionKey,
 			&i.PublicKeyHash,
@@ -218,7 +221,7 @@ func (q *Queries) DeleteAgent(ctx context.Context, arg DeleteAgentParams) (int64
 }
 
 const setAgentCapabilities = `-- name: SetAgentCapabilities :execrows
-UPDATE agents SET capabilities = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2
+UPDATE agents SET capabilities = $3, allowed_capabilities = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2
 `
 
 type SetAgentCapabilitiesParams struct {
@@ -228,6 +231,7 @@ type SetAgentCapabilitiesParams struct {
 	UpdatedAt    column.Time
 }
 
+// Heartbeats go on to say what works; this says what of it counts.
 func (q *Queries) SetAgentCapabilities(ctx context.Context, arg SetAgentCapabilitiesParams) (int64, error) {
 	result, err := q.exec(ctx, q.setAgentCapabilitiesStmt, setAgentCapabilities,
 		arg.TenantID,

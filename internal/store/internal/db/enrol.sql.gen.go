@@ -12,7 +12,7 @@ import (
 )
 
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, c.revoked_at AS certificate_revoked_at
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, c.revoked_at AS certificate_revoked_at
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -39,6 +39,7 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.Cluster,
 		&i.Agent.Labels,
 		&i.Agent.Capabilities,
+		&i.Agent.AllowedCapabilities,
 		&i.Agent.Routes,
 		&i.Agent.EncryptionKey,
 		&i.Agent.PublicKeyHash,
@@ -57,9 +58,9 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 
 const insertAgent = `-- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
-    labels, capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after,
-    last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+    labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
 `
 
 type InsertAgentParams struct {
@@ -75,6 +76,7 @@ type InsertAgentParams struct {
 	Cluster                string
 	Labels                 column.Labels
 	Capabilities           column.Strings
+	AllowedCapabilities    column.Strings
 	Routes                 column.Strings
 	EncryptionKey          string
 	PublicKeyHash          string
@@ -102,6 +104,7 @@ func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error 
 		arg.Cluster,
 		arg.Labels,
 		arg.Capabilities,
+		arg.AllowedCapabilities,
 		arg.Routes,
 		arg.EncryptionKey,
 		arg.PublicKeyHash,
@@ -241,7 +244,7 @@ const resumeAgent = `-- name: ResumeAgent :execrows
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
 `
 
@@ -262,6 +265,7 @@ type ResumeAgentParams struct {
 	CertificateFingerprint string
 	CertificateNotAfter    column.Time
 	UpdatedAt              column.Time
+	AllowedCapabilities    column.Strings
 }
 
 // What people decided and what heartbeats say is not the agent's to change.
@@ -283,6 +287,7 @@ func (q *Queries) ResumeAgent(ctx context.Context, arg ResumeAgentParams) (int64
 		arg.CertificateFingerprint,
 		arg.CertificateNotAfter,
 		arg.UpdatedAt,
+		arg.AllowedCapabilities,
 	)
 	if err != nil {
 		return 0, err

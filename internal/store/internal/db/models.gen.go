@@ -35,6 +35,7 @@ type Agent struct {
 	Cluster                string
 	Labels                 column.Labels
 	Capabilities           column.Strings
+	AllowedCapabilities    column.Strings
 	Routes                 column.Strings
 	EncryptionKey          string
 	PublicKeyHash          string

@@ -32,6 +32,8 @@ CREATE TABLE agents (
     cluster                 TEXT NOT NULL,
     labels                  JSONB NOT NULL DEFAULT '{}',
     capabilities            JSONB NOT NULL DEFAULT '[]',
+    -- What of them the agent may offer; empty is all.
+    allowed_capabilities    JSONB NOT NULL DEFAULT '[]',
     routes                  JSONB NOT NULL DEFAULT '[]',
     encryption_key          TEXT NOT NULL,
     public_key_hash         TEXT NOT NULL,

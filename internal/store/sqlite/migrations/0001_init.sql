@@ -31,6 +31,8 @@ CREATE TABLE agents (
     cluster                 TEXT NOT NULL,
     labels                  TEXT NOT NULL DEFAULT '{}',
     capabilities            TEXT NOT NULL DEFAULT '[]',
+    -- What of them the agent may offer; empty is all.
+    allowed_capabilities    TEXT NOT NULL DEFAULT '[]',
     routes                  TEXT NOT NULL DEFAULT '[]',
     encryption_key          TEXT NOT NULL,
     public_key_hash         TEXT NOT NULL,

@@ -22,7 +22,8 @@ LIMIT CAST(sqlc.arg(page) AS BIGINT);
 UPDATE agents SET labels = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
 
 -- name: SetAgentCapabilities :execrows
-UPDATE agents SET capabilities = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
+-- Heartbeats go on to say what works; this says what of it counts.
+UPDATE agents SET capabilities = $3, allowed_capabilities = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
 
 -- name: SetLifecycle :execrows
 UPDATE agents SET lifecycle = sqlc.arg(to_state), updated_at = sqlc.arg(at)

@@ -1,0 +1,286 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"stella-ops.org/stella/api"
+)
+
+// deployFlags are those of `stella deploy`.
+type deployFlags struct {
+	run    runFlags
+	health healthFlags
+	image  imageFlags
+
+	release            string
+	env, envFiles      []string
+	preHook, postHook  string
+	hookTimeout        seconders
+	stopTimeout        seconders
+	ports, volumes     []string
+	networks           []string
+	restart, container string
+	memory             byteSize
+	cpus               cpus
+	keepPrevious       bool
+
+	files, scripts, unitFiles []string
+	start, stop, unit         string
+}
+
+// The flags that one kind of target takes and the other does not.
+var kindFlags = map[string][]string{
+	"docker": {
+		"image", "registry-user", "registry-password-stdin", "port", "volume", "network", "restart", "memory", "cpus",
+		"name", "keep-previous", "health-docker",
+	},
+	"host": {"file", "script", "unit-file", "start", "stop", "unit"},
+}
+
+func (a *app) deployCommand() *cobra.Command {
+	var f deployFlags
+	cmd := &cobra.Command{
+		Use:   "deploy TARGET [flags] [-- COMMAND ARG…]",
+		Short: "Deploy a version to a target, and watch it",
+		Long: `Deploy a version to a target, and watch it.
+
+A docker target takes an image, always by its digest: a tag is resolved to its
+digest first, which is shown. What comes after -- runs instead of the image's
+own command. A host target takes files, scripts, and what starts and stops them.
+
+When the new version fails its health check, the previous one runs again. An
+interrupt while waiting leaves the task to itself. Commands of hooks and health
+checks are split into words as a shell does, but no shell runs them: write
+sh -c '…' for one.`,
+		Example: `  stella deploy web --image nginx:1.27 --port 80:80 --health-http http://127.0.0.1/
+  stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
+  stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
+  stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2`,
+		Args: args(func(cmd *cobra.Command, args []string) error {
+			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+				args = args[:dash]
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		}),
+		ValidArgsFunction: a.completeTargets(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			target, err := c.Target(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if err := fits(target, cmd); err != nil {
+				return err
+			}
+			payload, err := a.deployPayload(&f, target.Kind, args[1:])
+			if err != nil {
+				return err
+			}
+			var login *api.Credentials
+			if target.Kind == "docker" {
+				if login, err = a.resolveImage(ctx, &f.image, payload); err != nil {
+					return err
+				}
+			}
+			req, err := f.run.request(api.TaskDeploy, target.ID, payload)
+			if err != nil {
+				return err
+			}
+			req.Credentials = login
+			return a.run(ctx, c, &f.run, req)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *deployFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	f.image.add(flags)
+	flags.StringVar(&f.release, "release", "", "the release's `name`, as in 1.4.2; rollback takes it back")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "a `file` of variables, one NAME=value in each line")
+	flags.StringVar(&f.preHook, "pre-hook", "", "a `command` on the agent's host before anything is touched")
+	flags.StringVar(&f.postHook, "post-hook", "", "a `command` on the agent's host when the new version is healthy")
+	flags.Var(&f.hookTimeout, "hook-timeout", "how long a hook may take; 5m when left out")
+	flags.Var(&f.stopTimeout, "stop-timeout", "how long the old version may take to stop; 10s when left out")
+	f.health.add(flags, true)
+
+	flags.StringArrayVarP(&f.ports, "port", "p", nil, "docker: a port, as in `[ip:]host:container`[/udp]; may be given several times")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "docker: a volume, as in `source:target`[:ro]; may be given several times")
+	flags.StringArrayVar(&f.networks, "network", nil, "docker: a `network` to join, which must exist; may be given several times")
+	flags.StringVar(&f.restart, "restart", "", "docker: the `policy`: no, always, unless-stopped (when left out) or on-failure[:n]")
+	flags.Var(&f.memory, "memory", "docker: the memory that it may use, as in 512m")
+	flags.Var(&f.cpus, "cpus", "docker: the processors that it may use, as in 0.5")
+	flags.StringVar(&f.container, "name", "", "docker: the `container`'s name; the target's when left out")
+	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker: keep the previous container, stopped")
+
+	flags.StringArrayVar(&f.files, "file", nil, "host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; may be given several times")
+	flags.StringArrayVar(&f.scripts, "script", nil, "host: a `file` that is run once in the new release, before the switch")
+	flags.StringVar(&f.start, "start", "", "host: a shell `command` that starts the release and returns")
+	flags.StringVar(&f.stop, "stop", "", "host: a shell `command` that stops the release")
+	flags.StringVar(&f.unit, "unit", "", "host: the systemd `unit` that runs the release")
+	flags.StringArrayVar(&f.unitFiles, "unit-file", nil, "host: a `file` to install as a systemd unit")
+	f.run.add(cmd)
+}
+
+// fits refuses flags of the other kind of target.
+func fits(target *api.Target, cmd *cobra.Command) error {
+	for kind, names := range kindFlags {
+		if kind == target.Kind {
+			continue
+		}
+		for _, name := range names {
+			if cmd.Flags().Changed(name) {
+				return wrongUse("`stella target show "+target.Name+"` tells what it is",
+					"--%s is for a %s target, and %s is of kind %s", name, kind, target.Name, target.Kind)
+			}
+		}
+	}
+	if target.Kind == "docker" && !cmd.Flags().Changed("image") {
+		return wrongUse("give --image, as in --image nginx:1.27", "a docker target takes an image")
+	}
+	return nil
+}
+
+// deployPayload is what the flags ask for, without the image.
+func (a *app) deployPayload(f *deployFlags, kind string, command []string) (*api.DeployPayload, error) {
+	p := &api.DeployPayload{Config: api.DeployConfig{
+		ReleaseName: f.release, ReleaseID: releaseID(f.release),
+		ContainerName: f.container, Ports: f.ports, Volumes: f.volumes, Networks: f.networks,
+		RestartPolicy: f.restart, MemoryLimit: f.memory.value, CPULimit: float64(f.cpus), Command: command,
+		StopTimeout: f.stopTimeout.value, Start: f.start, Stop: f.stop, Unit: f.unit,
+	}}
+	if f.keepPrevious {
+		p.Config.CleanupPrevious = new(bool)
+	}
+	var err error
+	if p.Config.Environment, err = a.environment(f.env, f.envFiles); err != nil {
+		return nil, err
+	}
+	if p.Config.HealthCheck, err = f.health.check(); err != nil {
+		return nil, err
+	}
+	if p.Hooks.PreDeploy, err = hook(f.preHook, f.hookTimeout.value); err != nil {
+		return nil, err
+	}
+	if p.Hooks.PostDeploy, err = hook(f.postHook, f.hookTimeout.value); err != nil {
+		return nil, err
+	}
+	if kind != "host" {
+		return p, nil
+	}
+	if len(command) > 0 {
+		return nil, wrongUse("give the command by --start", "only a docker target takes a command after --")
+	}
+	if p.Artifacts, err = collect(f.files, f.scripts, f.unitFiles); err != nil {
+		return nil, err
+	}
+	if len(p.Artifacts) == 0 {
+		return nil, wrongUse("give --file PATH, or --script PATH", "a host target takes files, and there is none")
+	}
+	if f.unit == "" && len(f.unitFiles) == 1 {
+		p.Config.Unit = baseName(f.unitFiles[0])
+	}
+	return p, nil
+}
+
+// releaseID is a release's name where it can be an id too, so that a rollback
+// can name it; the server makes an id otherwise.
+func releaseID(name string) string {
+	for i, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+		case strings.ContainsRune("_.-", r) && i > 0:
+		default:
+			return ""
+		}
+	}
+	if len(name) > 128 {
+		return ""
+	}
+	return name
+}
+
+func hook(command string, timeout int64) (*api.Hook, error) {
+	if command == "" {
+		return nil, nil //nolint:nilnil // no hook is none
+	}
+	words, err := splitWords(command)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Hook{Command: words, Timeout: timeout}, nil
+}
+
+// resolveImage puts the image and its digest into the payload, and returns the
+// login that the agent needs to pull it.
+func (a *app) resolveImage(ctx context.Context, f *imageFlags, p *api.DeployPayload) (*api.Credentials, error) {
+	login, err := a.registryLogin(f)
+	if err != nil {
+		return nil, err
+	}
+	image, digest, tag, err := splitImage(f.image)
+	if err != nil {
+		return nil, err
+	}
+	if digest == "" {
+		if digest, err = a.lookUpDigest(ctx, image+":"+tag, login); err != nil {
+			return nil, err
+		}
+		a.io.Notef("resolved %s:%s → %s", image, tag, digest)
+	}
+	p.Image, p.Digest = image, digest
+	if login == nil {
+		return nil, nil //nolint:nilnil // no login is none
+	}
+	return &api.Credentials{Registry: login}, nil
+}
+
+func baseName(path string) string {
+	path = strings.TrimRight(strings.ReplaceAll(path, `\`, "/"), "/")
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
+
+func (a *app) rollbackCommand() *cobra.Command {
+	var run runFlags
+	var p api.RollbackPayload
+	cmd := &cobra.Command{
+		Use:   "rollback TARGET",
+		Short: "Go back to what a target ran before",
+		Long: `Go back to what a target ran before: to the version before the one that runs,
+or to one that is named by its digest (docker) or its release (host).`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeTargets(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if p.TargetDigest != "" && p.ReleaseID != "" {
+				return wrongUse("give one of the two", "--digest and --release both name a version")
+			}
+			if _, digest, ok := strings.Cut(p.TargetDigest, "@"); ok {
+				p.TargetDigest = digest
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			req, err := run.request(api.TaskRollback, args[0], p)
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), c, &run, req)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&p.TargetDigest, "digest", "", "docker: the `digest` to go back to, as in sha256:…")
+	flags.StringVar(&p.ReleaseID, "release", "", "host: the `release` to go back to")
+	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")
+	run.add(cmd)
+	return cmd
+}
