@@ -22,6 +22,7 @@ type RegistrationTokenRequest struct {
 type RegistrationToken struct {
 	ID           string            `json:"id"`
 	Token        string            `json:"token,omitempty" doc:"The secret, shown once."`
+	ServerURL    string            `json:"serverUrl,omitempty" doc:"Where agents reach the server; with the secret."`
 	State        string            `json:"state" doc:"usable, used, expired or revoked."`
 	Name         string            `json:"name,omitempty"`
 	AgentID      string            `json:"agentId,omitempty"`

@@ -65,7 +65,11 @@ agent knows the server.`,
 			if err != nil {
 				return err
 			}
-			return a.io.Write(a.format, token, func() { a.showBootstrap(token, c.URL(), f.platform) })
+			server := c.URL()
+			if token.ServerURL != "" && hostOf(server) != hostOf(token.ServerURL) && isLoopback(hostOf(server)) {
+				server = token.ServerURL // what the server calls itself is good elsewhere too
+			}
+			return a.io.Write(a.format, token, func() { a.showBootstrap(token, server, f.platform) })
 		},
 	}
 	flags := cmd.Flags()
@@ -103,7 +107,7 @@ func (a *app) showBootstrap(t *api.RegistrationToken, server, platform string) {
 	a.io.Printf("%s\n\n  %s\n\n", where, style.Bold(registerCommand(t.Token, server, platform)))
 	a.io.Printf("To keep the token out of the process list, leave --token out and put it into\n"+
 		"STELLA_BOOTSTRAP_TOKEN. %s shows the agent once it is there.\n", style.Bold("stella agent list"))
-	if host := hostOf(server); host == "localhost" || net.ParseIP(host).IsLoopback() {
+	if isLoopback(hostOf(server)) {
 		a.io.Notef("%s %s is this machine's own address: for an agent elsewhere, put the server's own name there.",
 			a.io.ErrStyle.Warn("note:"), server)
 	}
@@ -117,6 +121,10 @@ func registerCommand(token, server, platform string) string {
 		program, dir = "stella-agent.exe", `C:\ProgramData\stella-agent`
 	}
 	return strings.Join([]string{program, "--register", "--token=" + token, "--server", server, "--data", dir}, " ")
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 func hostOf(server string) string {

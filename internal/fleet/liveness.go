@@ -96,12 +96,14 @@ func (m *Monitor) Run(ctx context.Context) error {
 			return m.flush(final)
 		case <-tick.C:
 		}
+		// The time before the flush: the store knows all that was heard until
+		// then. If it is slow, what was heard since is still in memory.
+		now := m.now()
 		if err := m.flush(ctx); err != nil {
 			m.log.ErrorContext(ctx, "heartbeats wait in memory: the store takes none", "error", err)
 			listeningSince = m.now()
 			continue
 		}
-		now := m.now()
 		if now.Sub(listeningSince) < m.thresholds.StaleAfter {
 			continue
 		}

@@ -148,7 +148,8 @@ func (s *Server) firstStart(ctx context.Context, accounts *access.Service, ca *p
 	if err := atomicfile.Write(path, []byte(token+"\n"), 0o600); err != nil {
 		return fmt.Errorf("first admin token: %w", err)
 	}
-	fmt.Fprintf(s.Out, "First start: the admin token is in %s. Keep it safe; it is not shown again.\n", path)
+	fmt.Fprintf(s.Out, "First start: the admin token is in %s; keep it safe, it is not shown again.\n"+
+		"The root certificate's pin, to compare with at `stella login`, is %x.\n", path, ca.Pin())
 	return nil
 }
 

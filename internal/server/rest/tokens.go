@@ -23,7 +23,7 @@ func (s *Server) adminTokens() {
 			return api.RegistrationToken{}, err
 		}
 		v := s.viewToken(t)
-		v.Token = text
+		v.Token, v.ServerURL = text, s.BaseURL()
 		return v, nil
 	})
 	handle(s, operation(http.MethodGet, "/api/v1/admin/agent-tokens", "registration-token.list", "List registration tokens", admin),
