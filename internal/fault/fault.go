@@ -74,11 +74,8 @@ func InvalidField(location, format string, args ...any) *Error {
 
 // As returns the first fault in err's chain, or nil.
 func As(err error) *Error {
-	var f *Error
-	if errors.As(err, &f) {
-		return f
-	}
-	return nil
+	f, _ := errors.AsType[*Error](err)
+	return f
 }
 
 // KindOf returns the kind of the first fault in err's chain; Internal when

@@ -51,7 +51,7 @@ func New(ctx context.Context, engine Engine, writer, reader *sql.DB) (*Store, er
 		}
 	}
 	if engine.OneWriter() {
-		s.group = newGroupWriter(s.writer)
+		s.group = newGroupWriter(s.writer) //nolint:contextcheck // it lives until Close, not until ctx ends
 	}
 	return s, nil
 }

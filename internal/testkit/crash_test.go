@@ -45,6 +45,8 @@ type role struct {
 	// StopAt is the point at which it waits until a file goes away, so that
 	// the test can kill the server meanwhile; -1 never.
 	StopAt int `json:"stopAt"`
+	// FileLimit bounds the size of every file that the process writes.
+	FileLimit uint64 `json:"fileLimit,omitempty"`
 	// Trace is a file that gets a line for each point.
 	Trace string `json:"trace"`
 }
@@ -68,6 +70,11 @@ func TestMain(m *testing.M) {
 
 func (r *role) play() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if r.FileLimit > 0 {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: r.FileLimit, Max: r.FileLimit}); err != nil {
+			return err
+		}
+	}
 	if r.Server != nil {
 		s := &server.Server{Config: *r.Server, Log: log, Out: io.Discard}
 		return s.Run(context.Background())
@@ -361,4 +368,50 @@ func (rig *crashRig) kill(k int, name, version string, theServer bool) {
 	if theServer && task.Result != nil && task.Result.ErrorType == api.ErrAgentRestarted {
 		t.Errorf("server killed at %s: the agent did not finish: %s", name, task.Reason)
 	}
+}
+
+// TestDiskFull lets a server run into a limit of its files' size, as a full
+// disk would, and looks that it says so and that nothing it acknowledged is
+// lost.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	cfg := testkit.ServerConfig(t.TempDir())
+	cfg.Listen = testkit.FreePort(t)
+	p := spawn(t, "server", role{Server: &cfg, FileLimit: 1 << 20})
+	cp := testkit.Attach(t, cfg.Data, cfg.Listen)
+	var acknowledged []string
+	for i := range 20_000 {
+		name := fmt.Sprintf("token-%d", i)
+		tok, err := cp.Client.CreateRegistrationToken(t.Context(), api.RegistrationTokenRequest{Group: strings.Repeat("x", 200), Name: name})
+		if err != nil {
+			break
+		}
+		acknowledged = append(acknowledged, tok.ID)
+	}
+	if len(acknowledged) == 20_000 {
+		t.Fatal("the disk was never full")
+	}
+	testkit.Eventually(t, 10*time.Second, "the server to be not ready", func() (bool, string) {
+		return cp.Client.Ready(t.Context()) != nil, "ready with a full disk"
+	})
+	if err := cp.Client.Health(t.Context()); err != nil {
+		t.Errorf("the process should be alive: %v", err)
+	}
+	p.kill()
+	spawn(t, "server", role{Server: &cfg})
+	cp = testkit.Attach(t, cfg.Data, cfg.Listen)
+	list, err := cp.Client.RegistrationTokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, tok := range list.Items {
+		have[tok.ID] = true
+	}
+	for _, id := range acknowledged {
+		if !have[id] {
+			t.Fatalf("token %s was acknowledged and is lost", id)
+		}
+	}
+	t.Logf("%d acknowledged before the disk was full, all there", len(acknowledged))
 }

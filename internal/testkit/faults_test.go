@@ -17,7 +17,7 @@ import (
 )
 
 // hostRig is a server, an agent and a host target.
-func hostRig(t *testing.T, change ...func(*agent.Config)) (*testkit.ControlPlane, *testkit.Agent, string) {
+func hostRig(t *testing.T, change ...func(*agent.Config)) (*testkit.ControlPlane, *testkit.Agent) {
 	t.Helper()
 	cp := testkit.StartServer(t)
 	a := cp.StartAgent("web", change...)
@@ -25,7 +25,7 @@ func hostRig(t *testing.T, change ...func(*agent.Config)) (*testkit.ControlPlane
 	if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "app", Kind: "host", Agent: "web", Config: api.TargetConfig{Directory: dir}}); err != nil {
 		t.Fatal(err)
 	}
-	return cp, a, dir
+	return cp, a
 }
 
 func submitCommand(t *testing.T, cp *testkit.ControlPlane, timeout int64, argv ...string) string {
@@ -124,7 +124,7 @@ func TestProtocolVersion(t *testing.T) {
 
 func TestPolling(t *testing.T) {
 	t.Parallel()
-	cp, _, _ := hostRig(t, func(c *agent.Config) { c.Transport = "poll" })
+	cp, _ := hostRig(t, func(c *agent.Config) { c.Transport = "poll" })
 	id := submitCommand(t, cp, 60, "/bin/sh", "-c", "echo one; echo two >&2; exit 3")
 	got := cp.WaitTask(id, 30*time.Second)
 	if got.State != api.TaskFailed || got.Result.ErrorType != api.ErrCommandFailed || got.Result.Outputs["exitCode"] != float64(3) {
@@ -164,7 +164,7 @@ func waitState(t *testing.T, cp *testkit.ControlPlane, id string, want api.TaskS
 
 func TestCancelAndTimeout(t *testing.T) {
 	t.Parallel()
-	cp, _, _ := hostRig(t)
+	cp, _ := hostRig(t)
 	id := submitCommand(t, cp, 60, "/bin/sh", "-c", "sleep 600")
 	waitState(t, cp, id, api.TaskRunning)
 	if _, err := cp.Client.CancelTask(t.Context(), id); err != nil {
@@ -184,7 +184,7 @@ func TestCancelAndTimeout(t *testing.T) {
 
 func TestQueuedTaskWaitsCancelsAndExpires(t *testing.T) {
 	t.Parallel()
-	cp, a, _ := hostRig(t)
+	cp, a := hostRig(t)
 	if err := a.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestQueuedTaskWaitsCancelsAndExpires(t *testing.T) {
 
 func TestServerRestartWhileTasksRun(t *testing.T) {
 	t.Parallel()
-	cp, _, _ := hostRig(t)
+	cp, _ := hostRig(t)
 	var ids []string
 	gate := filepath.Join(t.TempDir(), "gate")
 	for range 4 {

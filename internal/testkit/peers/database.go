@@ -27,7 +27,7 @@ func Database(t testing.TB) string {
 		}
 	}
 	statement(t.Context(), "CREATE DATABASE "+name+" TEMPLATE template0")
-	t.Cleanup(func() { statement(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") })
+	t.Cleanup(func() { statement(context.WithoutCancel(t.Context()), "DROP DATABASE "+name+" WITH (FORCE)") })
 	u.Path = "/" + name
 	return u.String()
 }
