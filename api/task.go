@@ -116,6 +116,27 @@ type TaskRequest struct {
 	IdempotencyKey string `json:"idempotencyKey,omitempty" maxLength:"255"`
 }
 
+// TasksRequest is POST /api/v1/tasks/by-selector: the same task for every
+// target that matches.
+type TasksRequest struct {
+	Selector        TargetSelector  `json:"selector" doc:"Which targets; every field that is set must match."`
+	Type            TaskType        `json:"type" enum:"deploy,rollback,health-check,inspect,execute-command,upload-files,write-sticker,read-sticker"`
+	Payload         json.RawMessage `json:"payload,omitempty" doc:"In the shape that the type asks for."`
+	Credentials     *Credentials    `json:"credentials,omitempty" doc:"Kept encrypted, never shown again."`
+	Timeout         int64           `json:"timeout,omitempty" minimum:"0" maximum:"86400" doc:"How long each task may run, in seconds; 1800 when left out."`
+	DeliveryTimeout int64           `json:"deliveryTimeout,omitempty" minimum:"0" maximum:"604800" doc:"How long each task may wait for its agent, in seconds; 3600 when left out."`
+	Priority        TaskPriority    `json:"priority,omitempty" enum:"low,normal,high,critical"`
+	// IdempotencyKey: with a key that was seen, no target gets a second task.
+	IdempotencyKey string `json:"idempotencyKey,omitempty" maxLength:"128"`
+}
+
+// TargetSelector picks targets; every field that is set must match.
+type TargetSelector struct {
+	Kind        string            `json:"kind,omitempty" maxLength:"20"`
+	Environment string            `json:"environment,omitempty" maxLength:"255"`
+	Labels      map[string]string `json:"labels,omitempty"`
+}
+
 // Task is a task as the API shows it; values of environment variables in its
 // payload are masked, and its credentials are not there.
 type Task struct {

@@ -90,3 +90,15 @@ func (c *Client) taskLogs(ctx context.Context, id string, after int) (*api.TaskL
 	}
 	return get[api.TaskLogs](ctx, c, path, afterEntries(after))
 }
+
+// SubmitTasks queues the same task for every target that the selector matches,
+// and returns the tasks. With an idempotency key no target gets a second task,
+// and the request is repeated when it did not get through.
+func (c *Client) SubmitTasks(ctx context.Context, req api.TasksRequest) (*api.TaskList, error) {
+	list := &api.TaskList{}
+	op := call{method: http.MethodPost, path: tasksPath + "/by-selector", body: req, into: list, repeat: req.IdempotencyKey != ""}
+	if err := c.do(ctx, op); err != nil {
+		return nil, err
+	}
+	return list, nil
+}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,8 +176,13 @@ func readFile(path string, all []field) error {
 	for _, f := range all {
 		byKey[f.key()] = f
 	}
+	lines := map[string]int{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, v := root.Content[i], root.Content[i+1]
+		if line, twice := lines[k.Value]; twice {
+			return fmt.Errorf("configuration %s:%d: the key %q is in line %d already", path, k.Line, k.Value, line)
+		}
+		lines[k.Value] = k.Line
 		f, ok := byKey[k.Value]
 		if !ok {
 			return fmt.Errorf("configuration %s:%d: there is no key %q%s", path, k.Line, k.Value, nearest(k.Value, byKey))
@@ -195,7 +201,9 @@ func readFile(path string, all []field) error {
 // scalar returns a value as one text: a list or a mapping, where the field
 // takes one, as it would be in the environment.
 func scalar(f field, v *yaml.Node) (string, error) {
+	plain := !slices.ContainsFunc(v.Content, func(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode })
 	switch {
+	case !plain: // a list of lists
 	case v.Kind == yaml.ScalarNode:
 		return v.Value, nil
 	case v.Kind == yaml.SequenceNode && f.value.Kind() == reflect.Slice:

@@ -36,6 +36,9 @@ func verifyPinned(pin [sha256.Size]byte, serverName string, chain []*x509.Certif
 	if len(chain) == 0 {
 		return nil, errors.New("the server presented no certificate")
 	}
+	if serverName == "" {
+		return nil, errors.New("the server's address names no host") // Verify would check no name then
+	}
 	roots, inter := x509.NewCertPool(), x509.NewCertPool()
 	var root *x509.Certificate
 	for _, c := range chain[1:] {

@@ -61,25 +61,72 @@ func (s *Service) Submit(ctx context.Context, tenant, by string, req api.TaskReq
 	} else if err != nil {
 		return nil, false, err
 	}
+	if t, err = s.prepare(ctx, tgt, by, req); err != nil {
+		return nil, false, err
+	}
+	return s.enqueue(ctx, tgt, t)
+}
+
+// maxMany is how many targets one submission reaches at the most.
+const maxMany = 500
+
+// SubmitMany queues the same task for every target that matches. It checks all
+// of them before it queues the first: one that cannot be served refuses the
+// whole. Each target's task has its own idempotency key, made from the
+// request's and the target, so a retry queues none twice.
+func (s *Service) SubmitMany(ctx context.Context, tenant, by string, f target.Filter, req api.TaskRequest) ([]*Task, error) {
+	f.Limit = maxMany + 1
+	targets, err := s.store.Targets(ctx, tenant, f)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(targets) == 0:
+		return nil, fault.New(fault.NotFound, "target_not_found", "no target matches the selector: `stella target list` shows those that are")
+	case len(targets) > maxMany:
+		return nil, fault.InvalidField("body.selector", "more than %d targets match: select fewer", maxMany)
+	}
+	tasks := make([]*Task, len(targets))
+	for i, tgt := range targets {
+		one := req
+		if req.IdempotencyKey != "" {
+			one.IdempotencyKey = req.IdempotencyKey + "/" + tgt.ID
+		}
+		if tasks[i], err = s.prepare(ctx, tgt, by, one); err != nil {
+			if f := fault.As(err); f != nil {
+				f.Message = "target " + tgt.Name + ": " + f.Message
+			}
+			return nil, err
+		}
+	}
+	for i, tgt := range targets {
+		if tasks[i], _, err = s.enqueue(ctx, tgt, tasks[i]); err != nil {
+			return nil, err
+		}
+	}
+	return tasks, nil
+}
+
+// prepare checks a request against its target and makes the task.
+func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, req api.TaskRequest) (*Task, error) {
 	kind, ok := types[req.Type]
 	if !ok {
-		return nil, false, fault.InvalidField("body.type", "%q is no task type", req.Type)
+		return nil, fault.InvalidField("body.type", "%q is no task type", req.Type)
 	}
 	capability := tgt.Kind + "." + kind.capability
 	if err := s.servable(ctx, tgt, capability); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	whole, public, err := check(req.Type, tgt, req.Payload)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	prio, ok := priorities[req.Priority]
 	if !ok {
-		return nil, false, fault.InvalidField("body.priority", "%q is no priority: use low, normal, high or critical", req.Priority)
+		return nil, fault.InvalidField("body.priority", "%q is no priority: use low, normal, high or critical", req.Priority)
 	}
 	now := s.now()
-	t = &Task{
-		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Type: req.Type, TargetID: tgt.ID, TargetName: tgt.Name,
+	t := &Task{
+		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tgt.TenantID, Type: req.Type, TargetID: tgt.ID, TargetName: tgt.Name,
 		State: api.TaskQueued, Changing: kind.changing, Capability: capability, Priority: prio,
 		Timeout: orDefault(req.Timeout, DefaultTimeout), IdempotencyKey: req.IdempotencyKey,
 		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(orDefault(req.DeliveryTimeout, DefaultDeliveryTimeout)),
@@ -87,13 +134,17 @@ func (s *Service) Submit(ctx context.Context, tenant, by string, req api.TaskReq
 	sec := &secret{Payload: whole, Credentials: req.Credentials}
 	if req.Type == api.TaskRollback {
 		if public, err = s.planRollback(ctx, tgt, sec); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	t.Payload = public
-	if t.Sealed, err = s.sealSecret(t.ID, sec); err != nil {
-		return nil, false, err
-	}
+	t.Sealed, err = s.sealSecret(t.ID, sec)
+	return t, err
+}
+
+// enqueue stores a task, unless its idempotency key was seen, and wakes whoever
+// can take it.
+func (s *Service) enqueue(ctx context.Context, tgt *target.Target, t *Task) (stored *Task, existed bool, err error) {
 	first, err := s.store.InsertTask(ctx, t)
 	if err != nil {
 		return nil, false, err
@@ -101,7 +152,7 @@ func (s *Service) Submit(ctx context.Context, tenant, by string, req api.TaskReq
 	if first != nil {
 		return first, true, nil
 	}
-	s.wake.TaskQueued(tenant, tgt.AgentID)
+	s.wake.TaskQueued(t.TenantID, tgt.AgentID)
 	return t, false, nil
 }
 

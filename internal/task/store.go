@@ -77,6 +77,8 @@ type Store interface {
 	Agents(ctx context.Context, tenant string, f fleet.Filter) ([]*fleet.Agent, error)
 	// Target returns the target with that id, or else with that name.
 	Target(ctx context.Context, tenant, idOrName string) (*target.Target, error)
+	// Targets returns a page of targets in the order of their ids.
+	Targets(ctx context.Context, tenant string, f target.Filter) ([]*target.Target, error)
 }
 
 // Waker tells servers and followers that something is to be looked at. What

@@ -117,8 +117,8 @@ func (cp *ControlPlane) Stop() error {
 	select {
 	case err := <-cp.done:
 		return err
-	case <-time.After(15 * time.Second):
-		return fmt.Errorf("it did not stop within 15 s")
+	case <-time.After(10 * time.Second):
+		return fmt.Errorf("it did not stop within 10 s")
 	}
 }
 

@@ -319,3 +319,43 @@ func TestStoreGoneTurnsReadinessFalse(t *testing.T) {
 		t.Errorf("the process is alive, and says: %v", err)
 	}
 }
+
+func TestTasksBySelector(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	cp.StartAgent("web")
+	for name, env := range map[string]string{"a": "staging", "b": "staging", "c": "production"} {
+		_, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: name, Kind: "host", Agent: "web", Environment: env, Config: api.TargetConfig{Directory: filepath.Join(t.TempDir(), name)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := api.TasksRequest{
+		Selector: api.TargetSelector{Environment: "staging"}, Type: api.TaskExecuteCommand,
+		Payload: json.RawMessage(`{"command":["true"]}`), IdempotencyKey: "once",
+	}
+	first, err := cp.Client.SubmitTasks(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := cp.Client.SubmitTasks(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.Items) != 2 || len(again.Items) != 2 || first.Items[0].ID != again.Items[0].ID || first.Items[1].ID != again.Items[1].ID {
+		t.Fatalf("first %d tasks, then %d", len(first.Items), len(again.Items))
+	}
+	for _, task := range first.Items {
+		if got := cp.WaitTask(task.ID, 20*time.Second); got.State != api.TaskSucceeded || got.TargetName == "c" {
+			t.Errorf("%s on %s: %s", got.State, got.TargetName, got.Reason)
+		}
+	}
+	req.Selector = api.TargetSelector{}
+	if _, err := cp.Client.SubmitTasks(t.Context(), req); err == nil || !strings.Contains(err.Error(), "every target") {
+		t.Errorf("an empty selector: %v", err)
+	}
+	req.Selector.Labels = map[string]string{"no": "body"}
+	if _, err := cp.Client.SubmitTasks(t.Context(), req); err == nil {
+		t.Error("a selector that matches nothing was taken")
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
 )
 
@@ -37,6 +39,29 @@ func (s *Server) tasks() {
 		}
 		in.existed = existed
 		return viewTask(t), nil
+	})
+
+	type many struct{ Body api.TasksRequest }
+	op = operation(http.MethodPost, "/api/v1/tasks/by-selector", "task.create-many", "Queue the same task for every target that matches", operator)
+	op.MaxBodyBytes, op.DefaultStatus = maxTaskBody, http.StatusCreated
+	handle(s, op, func(ctx context.Context, in *many) (api.TaskList, error) {
+		p, b := principal(ctx), &in.Body
+		if b.Selector.Kind == "" && b.Selector.Environment == "" && len(b.Selector.Labels) == 0 {
+			return api.TaskList{}, fault.InvalidField("body.selector", "an empty selector would match every target: give a kind, an environment or labels")
+		}
+		f := target.Filter{Kind: b.Selector.Kind, Environment: b.Selector.Environment, Labels: b.Selector.Labels}
+		found, err := s.Tasks.SubmitMany(ctx, p.TenantID, p.Name, f, api.TaskRequest{
+			Type: b.Type, Payload: b.Payload, Credentials: b.Credentials, Timeout: b.Timeout,
+			DeliveryTimeout: b.DeliveryTimeout, Priority: b.Priority, IdempotencyKey: b.IdempotencyKey,
+		})
+		if err != nil {
+			return api.TaskList{}, err
+		}
+		out := api.TaskList{Items: make([]api.Task, len(found))}
+		for i, t := range found {
+			out.Items[i] = viewTask(t)
+		}
+		return out, nil
 	})
 
 	type listQuery struct {
