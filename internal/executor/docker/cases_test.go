@@ -1,6 +1,7 @@
 package docker_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,7 +115,7 @@ func TestPrivateRegistry(t *testing.T) {
 	repository := private.Address + "/stella-test/" + unique()
 	digest := sampleimage.Push(t, repository, sampleimage.Options{Version: "v1", Username: private.Username, Password: private.Password})
 	t.Cleanup(func() {
-		_, _ = l.engine.ImageRemove(t.Context(), repository+"@"+digest, client.ImageRemoveOptions{Force: true})
+		_, _ = l.engine.ImageRemove(context.WithoutCancel(t.Context()), repository+"@"+digest, client.ImageRemoveOptions{Force: true})
 	})
 	f := l.fixture(t)
 	p := f.Deploy("v1")
@@ -250,7 +251,7 @@ func TestAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_, _ = l.engine.ContainerRemove(t.Context(), made.ID, client.ContainerRemoveOptions{Force: true})
+		_, _ = l.engine.ContainerRemove(context.WithoutCancel(t.Context()), made.ID, client.ContainerRemoveOptions{Force: true})
 	})
 	if _, err := l.engine.ContainerStart(t.Context(), made.ID, client.ContainerStartOptions{}); err != nil {
 		t.Fatal(err)
@@ -289,9 +290,9 @@ func TestVolumeSticker(t *testing.T) {
 	volume := "stella-test-" + unique()
 	t.Cleanup(func() {
 		for _, c := range l.containers(t, f.TargetID) {
-			_, _ = l.engine.ContainerRemove(t.Context(), c, client.ContainerRemoveOptions{Force: true})
+			_, _ = l.engine.ContainerRemove(context.WithoutCancel(t.Context()), c, client.ContainerRemoveOptions{Force: true})
 		}
-		if _, err := l.engine.VolumeRemove(t.Context(), volume, client.VolumeRemoveOptions{}); err != nil {
+		if _, err := l.engine.VolumeRemove(context.WithoutCancel(t.Context()), volume, client.VolumeRemoveOptions{}); err != nil {
 			t.Error(err)
 		}
 	})

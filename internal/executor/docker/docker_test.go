@@ -51,7 +51,7 @@ func newLab(t *testing.T) *lab {
 	}
 	t.Cleanup(func() {
 		for _, digest := range l.digests {
-			_, _ = engine.ImageRemove(t.Context(), l.repository+"@"+digest, client.ImageRemoveOptions{Force: true})
+			_, _ = engine.ImageRemove(context.WithoutCancel(t.Context()), l.repository+"@"+digest, client.ImageRemoveOptions{Force: true})
 		}
 		_ = l.executor.Close()
 		_ = engine.Close()
@@ -96,7 +96,7 @@ func (l *lab) fixture(t *testing.T) *executortest.Fixture {
 	}
 	t.Cleanup(func() {
 		for _, c := range l.containers(t, f.TargetID) {
-			_, _ = l.engine.ContainerRemove(t.Context(), c, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+			_, _ = l.engine.ContainerRemove(context.WithoutCancel(t.Context()), c, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		}
 	})
 	return f
@@ -105,7 +105,7 @@ func (l *lab) fixture(t *testing.T) *executortest.Fixture {
 // containers are the names of all containers of a target.
 func (l *lab) containers(t *testing.T, targetID string) []string {
 	t.Helper()
-	all, err := l.engine.ContainerList(t.Context(), client.ContainerListOptions{
+	all, err := l.engine.ContainerList(context.WithoutCancel(t.Context()), client.ContainerListOptions{
 		All: true, Filters: make(client.Filters).Add("label", docker.LabelTargetID+"="+targetID),
 	})
 	if err != nil {
