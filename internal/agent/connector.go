@@ -59,32 +59,41 @@ func (c *connector) beatNow() {
 	}
 }
 
-// A lesser carrier is used for this long before the best is tried again, and a
-// carrier that fails this often in a row gives way to the next.
+// A carrier that fails this often in a row gives way to the next. A lesser
+// carrier is used for a while before the best is tried again, once; the while
+// grows, for what is between here and there may never let the best through.
 const (
-	lesserFor    = 5 * time.Minute
 	carrierTries = 3
+	lesserFirst  = 10 * time.Second
+	lesserMost   = 5 * time.Minute
 )
 
 // Run keeps the link until ctx ends, and lets running tasks end then.
 func (c *connector) Run(ctx context.Context) error {
 	current, tries := 0, 0
+	lesserFor := time.Duration(0) // of the best carrier there is no end
 	for ctx.Err() == nil {
 		carrier := c.carriers[current]
+		if current > 0 {
+			lesserFor = min(max(2*lesserFor, lesserFirst), lesserMost)
+		}
 		began := time.Now()
-		connected, err := c.connect(ctx, carrier, current > 0)
+		connected, err := c.connect(ctx, carrier, lesserFor)
 		if ctx.Err() != nil {
 			break
 		}
-		if connected {
+		switch {
+		case errors.Is(err, errTryBest):
+			current, tries, c.failures = 0, carrierTries-1, 0
+			continue
+		case connected:
 			c.failures, tries = 0, 0
-		} else {
+		default:
 			c.failures++
 			tries++
 		}
-		if errors.Is(err, errTryBest) {
-			current = 0
-			continue
+		if connected && current == 0 {
+			lesserFor = 0
 		}
 		if tries >= carrierTries {
 			current, tries = (current+1)%len(c.carriers), 0
@@ -126,8 +135,9 @@ func backoff(base time.Duration, failures int) time.Duration {
 // errTryBest ends a connection over a lesser carrier.
 var errTryBest = errors.New("the best carrier is tried again")
 
-// connect runs one connection until it ends, and reports whether it stood.
-func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesser bool) (connected bool, err error) {
+// connect runs one connection until it ends, and reports whether it stood. A
+// lesser carrier's connection ends after a while with errTryBest.
+func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor time.Duration) (connected bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	conn, err := carrier.Dial(ctx, &stellav1.Hello{
@@ -161,7 +171,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesser bo
 
 	received := make(chan error, 1)
 	go func() { received <- c.receive(ctx, conn) }()
-	if lesser {
+	if lesserFor > 0 && carrier != c.carriers[0] {
 		best := time.AfterFunc(lesserFor, func() { cancel(errTryBest) })
 		defer best.Stop()
 	}

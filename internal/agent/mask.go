@@ -41,6 +41,12 @@ func maskValue(m *seal.Masker, v any) any {
 			out[i] = m.Mask(v[i])
 		}
 		return out
+	case map[string]string:
+		out := make(map[string]string, len(v))
+		for k := range v {
+			out[k] = m.Mask(v[k])
+		}
+		return out
 	case []any:
 		for i := range v {
 			v[i] = maskValue(m, v[i])

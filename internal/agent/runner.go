@@ -228,6 +228,9 @@ func (r *runner) recover(ctx context.Context) error {
 		r.mu.Lock()
 		a := r.add(e.Task.ID, e.Task.Attempt, e.AcceptedAt, nil)
 		a.accepted = false
+		// The server has lines of the last process, and passes over numbers
+		// that it knows: this one's begin behind all that can have been.
+		a.log.nextSeq = time.Now().UnixMilli()
 		if e.Result != nil {
 			a.result, err = json.Marshal(e.Result)
 		}
