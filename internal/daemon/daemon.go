@@ -37,7 +37,8 @@ func Run(ctx context.Context, tasks ...Task) error {
 	for _, t := range tasks {
 		wg.Go(func() {
 			err := protect(ctx, t)
-			if err != nil && !errors.Is(err, context.Canceled) {
+			// What is cancelled while nobody has ended ctx has failed by itself.
+			if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 				mu.Lock()
 				if first == nil {
 					first = fmt.Errorf("%s: %w", t.Name, err)

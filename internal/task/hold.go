@@ -2,12 +2,14 @@ package task
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/target"
 )
 
 // Next claims the task that an agent should run next, or returns nil. The
@@ -53,6 +55,18 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 		return s.assignment(ctx, a, t)
 	}
 	return nil, nil
+}
+
+// Shares returns, for a tenant, a function that reports whether an agent serves
+// any of the targets that several agents may serve.
+func (s *Service) Shares(ctx context.Context, tenant string) (func(*fleet.Agent) bool, error) {
+	shared, err := s.store.SharedTargets(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return func(a *fleet.Agent) bool {
+		return slices.ContainsFunc(shared, func(t *target.Target) bool { return t.ServedBy(a) })
+	}, nil
 }
 
 // assignment makes what the agent gets.
@@ -243,9 +257,13 @@ func (s *Service) Finish(ctx context.Context, a *fleet.Agent, ref Ref, r *api.Ta
 	}
 	if done {
 		s.wake.TaskChanged(a.TenantID, t.ID)
-		// The target and a slot are free again.
-		s.wake.TaskQueued(a.TenantID, a.ID)
-		s.wake.TaskQueued(a.TenantID, "")
+		s.wake.TaskQueued(a.TenantID, a.ID) // it has a slot again
+		if t.Changing {
+			// And the target is free, for others who serve it too.
+			if tgt, err := s.store.Target(ctx, a.TenantID, t.TargetID); err == nil && tgt.Selector != nil {
+				s.wake.TaskQueued(a.TenantID, "")
+			}
+		}
 		return true, "", nil
 	}
 	// Again, or too late?

@@ -359,3 +359,68 @@ func TestTasksBySelector(t *testing.T) {
 		t.Error("a selector that matches nothing was taken")
 	}
 }
+
+func TestAnotherAgentTakesOver(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t, func(c *server.Config) {
+		c.HeartbeatInterval, c.StaleAfter, c.TaskLease = 200*time.Millisecond, 30*time.Second, 2*time.Second
+	})
+	a, b := newHandmade(t, cp, "a"), newHandmade(t, cp, "b")
+	for _, h := range []*handmade{a, b} {
+		labels := map[string]string{"pool": "x"}
+		if _, err := cp.Client.UpdateAgent(t.Context(), h.id, api.AgentUpdate{Labels: &labels}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "d", Kind: "docker", AgentSelector: &api.AgentSelector{Labels: map[string]string{"pool": "x"}}}); err != nil {
+		t.Fatal(err)
+	}
+	payload := fmt.Sprintf(`{"image":"nginx","digest":"sha256:%s"}`, strings.Repeat("a", 64))
+	task, err := cp.Client.SubmitTask(t.Context(), api.TaskRequest{Type: api.TaskDeploy, Target: "d", Payload: json.RawMessage(payload)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks := func(h *handmade, running ...api.TaskRef) []api.AgentTask {
+		t.Helper()
+		_, body := call(t, httpClient(tlsConfig(cp, h.cert)), http.MethodPost, h.url("/heartbeat"), nil, api.HeartbeatRequest{RunningTasks: running})
+		var beat api.HeartbeatResponse
+		if err := json.Unmarshal(body, &beat); err != nil {
+			t.Fatalf("%s", body)
+		}
+		return beat.Tasks
+	}
+	got := tasks(a)
+	if len(got) != 1 || got[0].Attempt != 1 {
+		t.Fatalf("a got %+v", got)
+	}
+	first := got[0]
+	tasks(a, api.TaskRef{TaskID: task.ID, Attempt: 1}) // it runs, and is not heard again
+	testkit.Eventually(t, 20*time.Second, "b to get the task", func() (bool, string) {
+		got = tasks(b)
+		return len(got) == 1, "nothing"
+	})
+	if got[0].ID != task.ID || got[0].Attempt != 2 {
+		t.Fatalf("b got %+v", got)
+	}
+	complete := func(h *handmade, token string) api.CompleteResponse {
+		t.Helper()
+		_, body := call(t, httpClient(tlsConfig(cp, h.cert)), http.MethodPost, h.url("/tasks/"+task.ID+"/complete"), map[string]string{"Authorization": "Bearer " + token}, `{"success":true}`)
+		var answer api.CompleteResponse
+		if err := json.Unmarshal(body, &answer); err != nil {
+			t.Fatalf("%s", body)
+		}
+		return answer
+	}
+	if late := complete(a, first.Token); late.Acknowledged {
+		t.Error("the late result of the first attempt was taken")
+	}
+	if last := complete(b, got[0].Token); !last.Acknowledged {
+		t.Errorf("the second attempt's result was refused: %s", last.Reason)
+	}
+	if again := complete(b, got[0].Token); !again.Acknowledged {
+		t.Errorf("the same result again was refused: %s", again.Reason)
+	}
+	if end := cp.WaitTask(task.ID, 5*time.Second); end.State != api.TaskSucceeded || end.AgentID != b.id || end.Attempt != 2 {
+		t.Errorf("%+v", end)
+	}
+}

@@ -106,19 +106,37 @@ func (h *Hub) closeAll() {
 	}
 }
 
-// wake makes the agent's session look for tasks; an empty agent is all of the
-// tenant's.
+// wake makes the agent's session look for tasks; an empty agent stands for all
+// that serve a shared target.
 func (h *Hub) wake(tenant, agentID string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if agentID != "" {
-		if s := h.sessions[agentID]; s != nil {
-			s.wakeUp()
-		}
+	if agentID == "" {
+		go h.wakeShared(tenant)
 		return
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[agentID]; s != nil {
+		s.wakeUp()
+	}
+}
+
+// wakeShared wakes only who may have something to do: a task that no agent can
+// take must not make thousands of them ask the store again and again.
+func (h *Hub) wakeShared(tenant string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	serves, err := h.tasks.Shares(ctx, tenant)
+	if err != nil {
+		h.log.ErrorContext(ctx, "shared targets were not looked up", "error", err)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, s := range h.sessions {
-		if s.tenant == tenant {
+		if s.tenant != tenant {
+			continue
+		}
+		if a, _, _ := s.current(); serves(a) {
 			s.wakeUp()
 		}
 	}
