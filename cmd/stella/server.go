@@ -15,8 +15,9 @@ import (
 func serverCommand() *cobra.Command {
 	var cfg server.Config
 	cmd := &cobra.Command{
-		Use:   "server",
-		Short: "Run the control plane",
+		Use:     "server",
+		GroupID: "self",
+		Short:   "Run the control plane",
 		Long: `Run the control plane: the API, the agents' links and the database.
 
 At its first start it makes, in the data folder, a certificate authority, keys,

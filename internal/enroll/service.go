@@ -306,6 +306,9 @@ func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequ
 
 func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Request) (*Registration, error) {
 	a := e.Agent
+	if err := s.unambiguous(ctx, a); err != nil {
+		return nil, err
+	}
 	issued, err := s.issuer.IssueAgent(csr, a.TenantID, a.ID)
 	if err != nil {
 		return nil, err
@@ -332,6 +335,26 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 	})
 	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
 	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
+}
+
+// unambiguous refuses an id that is another agent's name, and a name that is
+// another's id: people call an agent by either, and must not be led to another
+// one than they mean.
+func (s *Service) unambiguous(ctx context.Context, a *fleet.Agent) error {
+	for what, word := range map[string]string{"id": a.ID, "name": a.Name} {
+		other, err := s.store.Agent(ctx, a.TenantID, word)
+		if fault.KindOf(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if other.ID != a.ID && (what == "id" || other.ID == word) {
+			return fault.New(fault.Conflict, "name_taken",
+				"the %s %q is what another agent is called by: choose another", what, word)
+		}
+	}
+	return nil
 }
 
 // byID returns the agent with exactly that id, or nil.

@@ -232,6 +232,12 @@ func TestIdentityIsNotTakenOver(t *testing.T) {
 	if status, body := register(t, cp, cp.Token(), thief); status != http.StatusConflict || problem(t, body).Code != "identity_exists" {
 		t.Fatalf("an identity was taken over by any token: %d %s", status, body)
 	}
+	if status, body := register(t, cp, cp.Token(), api.RegisterRequest{ID: "web", Name: "x", CSR: csr(t, newKey(t))}); status != http.StatusConflict || problem(t, body).Code != "name_taken" {
+		t.Fatalf("an agent took another's name for its id: %d %s", status, body)
+	}
+	if status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: "host-7", CSR: csr(t, newKey(t))}); status != http.StatusConflict || problem(t, body).Code != "name_taken" {
+		t.Fatalf("an agent took another's id for its name: %d %s", status, body)
+	}
 	bound := cp.Token(func(r *api.RegistrationTokenRequest) { r.AgentID = "host-7" })
 	if status, body := register(t, cp, bound, api.RegisterRequest{Name: "web", CSR: csr(t, newKey(t))}); status != http.StatusOK {
 		t.Fatalf("a token for this id did not resume it: %d %s", status, body)
