@@ -7,11 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/client"
 )
 
 // deployFlags are those of `stella deploy`.
 type deployFlags struct {
 	run    runFlags
+	where  scope
 	health healthFlags
 	image  imageFlags
 
@@ -54,55 +56,72 @@ own command. A host target takes files, scripts, and what starts and stops them.
 When the new version fails its health check, the previous one runs again. An
 interrupt while waiting leaves the task to itself. Commands of hooks and health
 checks are split into words as a shell does, but no shell runs them: write
-sh -c '…' for one.`,
+sh -c '…' for one.` + selectHelp + ` All
+targets must be of one kind.`,
 		Example: `  stella deploy web --image nginx:1.27 --port 80:80 --health-http http://127.0.0.1/
   stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
   stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
-  stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2`,
-		Args: args(func(cmd *cobra.Command, args []string) error {
-			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-				args = args[:dash]
-			}
-			return cobra.ExactArgs(1)(cmd, args)
-		}),
+  stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2
+  stella deploy --select 'env=production and label.tier=web' --image nginx:1.27`,
+		Args:              f.where.args,
 		ValidArgsFunction: a.completeTargets(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			target, err := c.Target(ctx, args[0])
+			req, err := a.deployRequest(cmd, c, &f, args)
 			if err != nil {
 				return err
 			}
-			if err := fits(target, cmd); err != nil {
-				return err
-			}
-			payload, err := a.deployPayload(&f, target.Kind, args[1:])
-			if err != nil {
-				return err
-			}
-			var login *api.Credentials
-			if target.Kind == "docker" {
-				if login, err = a.resolveImage(ctx, &f.image, payload); err != nil {
-					return err
-				}
-			}
-			req, err := f.run.request(api.TaskDeploy, target.ID, payload)
-			if err != nil {
-				return err
-			}
-			req.Credentials = login
-			return a.run(ctx, c, &f.run, req)
+			return a.run(cmd.Context(), c, &f.run, &f.where, req)
 		},
 	}
 	f.add(cmd)
 	return cmd
 }
 
+// deployRequest is what the flags ask for, once it is clear for which targets:
+// their kind decides which flags fit.
+func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags, args []string) (req api.TaskRequest, err error) {
+	ctx := cmd.Context()
+	name, command := f.where.split(args)
+	if err := a.find(ctx, c, &f.where); err != nil {
+		return req, err
+	}
+	targets := f.where.found
+	if !f.where.many() {
+		target, err := c.Target(ctx, name)
+		if err != nil {
+			return req, err
+		}
+		targets, name = []api.Target{*target}, target.ID
+	}
+	if err := fits(targets, cmd); err != nil {
+		return req, err
+	}
+	if err := a.agree(&f.where, "Deploy to these %d targets?"); err != nil {
+		return req, err
+	}
+	kind := targets[0].Kind
+	payload, err := a.deployPayload(f, kind, command)
+	if err != nil {
+		return req, err
+	}
+	var login *api.Credentials
+	if kind == "docker" {
+		if login, err = a.resolveImage(ctx, &f.image, payload); err != nil {
+			return req, err
+		}
+	}
+	req, err = f.run.request(api.TaskDeploy, name, payload)
+	req.Credentials = login
+	return req, err
+}
+
 func (f *deployFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
+	f.where.add(cmd)
 	f.image.add(flags)
 	flags.StringVar(&f.release, "release", "", "the release's `name`, as in 1.4.2; rollback takes it back")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
@@ -131,8 +150,15 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	f.run.add(cmd)
 }
 
-// fits refuses flags of the other kind of target.
-func fits(target *api.Target, cmd *cobra.Command) error {
+// fits refuses flags of the other kind of target, and targets of both kinds.
+func fits(targets []api.Target, cmd *cobra.Command) error {
+	target := &targets[0]
+	for i := range targets {
+		if other := &targets[i]; other.Kind != target.Kind {
+			return wrongUse("add kind="+target.Kind+" or kind="+other.Kind+" to --select",
+				"%s is of kind %s, and %s of kind %s: one deployment is for one kind", target.Name, target.Kind, other.Name, other.Kind)
+		}
+	}
 	for kind, names := range kindFlags {
 		if kind == target.Kind {
 			continue
@@ -251,13 +277,16 @@ func baseName(path string) string {
 
 func (a *app) rollbackCommand() *cobra.Command {
 	var run runFlags
+	var where scope
 	var p api.RollbackPayload
 	cmd := &cobra.Command{
 		Use:   "rollback TARGET",
 		Short: "Go back to what a target ran before",
 		Long: `Go back to what a target ran before: to the version before the one that runs,
-or to one that is named by its digest (docker) or its release (host).`,
-		Args:              args(cobra.ExactArgs(1)),
+or to one that is named by its digest (docker) or its release (host).` + selectHelp,
+		Example: `  stella rollback web
+  stella rollback --select env=production,label.tier=web`,
+		Args:              where.args,
 		ValidArgsFunction: a.completeTargets(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if p.TargetDigest != "" && p.ReleaseID != "" {
@@ -266,18 +295,27 @@ or to one that is named by its digest (docker) or its release (host).`,
 			if _, digest, ok := strings.Cut(p.TargetDigest, "@"); ok {
 				p.TargetDigest = digest
 			}
+			target, _ := where.split(args)
+			req, err := run.request(api.TaskRollback, target, p)
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			req, err := run.request(api.TaskRollback, args[0], p)
-			if err != nil {
+			if err := a.find(ctx, c, &where); err != nil {
 				return err
 			}
-			return a.run(cmd.Context(), c, &run, req)
+			if err := a.agree(&where, "Roll these %d targets back?"); err != nil {
+				return err
+			}
+			return a.run(ctx, c, &run, &where, req)
 		},
 	}
 	flags := cmd.Flags()
+	where.add(cmd)
 	flags.StringVar(&p.TargetDigest, "digest", "", "docker: the `digest` to go back to, as in sha256:…")
 	flags.StringVar(&p.ReleaseID, "release", "", "host: the `release` to go back to")
 	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")

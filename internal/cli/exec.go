@@ -14,6 +14,7 @@ import (
 
 func (a *app) execCommand() *cobra.Command {
 	var run runFlags
+	var where scope
 	var p api.CommandPayload
 	var env, envFiles []string
 	cmd := &cobra.Command{
@@ -24,41 +25,53 @@ func (a *app) execCommand() *cobra.Command {
 has no stdin. No shell is put around it: write sh -c '…' for one.
 
 It ends with the command's own exit code, and with 125 when it is Stella that
-failed. An interrupt asks the agent to stop the command.`,
+failed. An interrupt asks the agent to stop the command.` + selectHelp + `
+Before each line that the commands write on several targets, there is the
+target's name, as in "web-1 | text"; it ends with 1 when one of them failed.`,
 		Example: `  stella exec web -- nginx -t
-  stella exec web --user postgres -- sh -c 'pg_dump app | wc -c'`,
+  stella exec web --user postgres -- sh -c 'pg_dump app | wc -c'
+  stella exec --select env=production,label.tier=web --yes -- nginx -t`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if dash := cmd.ArgsLenAtDash(); len(args) < 2 || dash == 0 || dash > 1 {
+			named := 1
+			if where.many() {
+				named = 0
+				if err := where.args(cmd, args); err != nil {
+					return err
+				}
+			}
+			if dash := cmd.ArgsLenAtDash(); len(args) <= named || dash >= 0 && dash != named {
 				return wrongUse("use it as in `stella exec TARGET -- COMMAND ARG`", "name one target, and after -- the command to run there")
 			}
 			return nil
 		},
 		ValidArgsFunction: a.completeTargets(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p.Command = args[1:]
+			ctx := cmd.Context()
+			target, command := where.split(args)
+			p.Command = command
 			var err error
 			if p.Environment, err = a.environment(env, envFiles); err != nil {
 				return err
 			}
-			req, err := run.request(api.TaskExecuteCommand, args[0], p)
+			req, err := run.request(api.TaskExecuteCommand, target, p)
 			if err != nil {
 				return err
 			}
-			code, err := a.exec(cmd.Context(), req)
+			c, err := a.connect()
+			if err == nil {
+				err = a.find(ctx, c, &where)
+			}
 			if err != nil {
-				e := *explain(err)
-				if e.Code != exitInterrupted {
-					e.Code = exitStella
-				}
-				return &e
+				return ofStella(err)
 			}
-			if code != 0 {
-				return exitCode(code)
+			if err := a.agree(&where, "Run the command on these %d targets?"); err != nil {
+				return err
 			}
-			return nil
+			return ofStella(a.exec(ctx, c, &where, req))
 		},
 	}
 	flags := cmd.Flags()
+	where.add(cmd)
 	flags.StringVarP(&p.User, "user", "u", "", "docker: the user to run it as")
 	flags.StringVarP(&p.WorkingDir, "workdir", "w", "", "the `folder` to run it in")
 	flags.StringArrayVarP(&env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
@@ -68,75 +81,75 @@ failed. An interrupt asks the agent to stop the command.`,
 	return cmd
 }
 
-// exec runs a command and returns its exit code.
-func (a *app) exec(ctx context.Context, req api.TaskRequest) (int, error) {
-	c, err := a.connect()
-	if err != nil {
-		return 0, err
+// ofStella tells an error apart from what the command ends with: by its exit
+// code, unless that was the command's, or an interrupt's.
+func ofStella(err error) error {
+	if _, own := errors.AsType[exitCode](err); own || err == nil {
+		return err
 	}
-	task, err := c.SubmitTask(ctx, req)
-	if err != nil {
-		return 0, err
+	e := *explain(err)
+	if e.Code != exitInterrupted {
+		e.Code = exitStella
 	}
-	w := &watcher{app: a, client: c, progress: a.io.Progress(), started: map[string]time.Time{}}
-	defer w.progress.Stop()
-	err = w.stream(ctx, task)
-	w.progress.Stop()
-	if err == nil {
-		task, err = c.Task(ctx, task.ID)
-	}
-	if errors.Is(err, context.Canceled) {
-		a.stopCommand(ctx, c, task.ID)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if a.format != out.FormatTable {
-		if err := a.io.Write(a.format, task, nil); err != nil {
-			return 0, err
-		}
-	}
-	if code, ok := ownExitCode(task); ok {
-		return code, nil
-	}
-	return 0, &Error{Code: exitStella, What: failure(task), Lines: lines(failureText(task)), Next: nextStep(task)}
+	return &e
 }
 
-// stream writes what the command writes to where it belongs. With data asked
-// for as JSON or YAML, stdout is for that alone.
-func (w *watcher) stream(ctx context.Context, task *api.Task) error {
-	queue, begun := context.WithCancel(ctx)
-	queued := make(chan struct{})
-	go func() {
-		defer close(queued)
-		w.announceQueue(queue, task)
-	}()
-	stop := func() {
-		begun()
-		<-queued
+// exec runs a command, and ends with its exit code.
+func (a *app) exec(ctx context.Context, c *client.Client, s *scope, req api.TaskRequest) error {
+	tasks, err := a.submit(ctx, c, s, req)
+	if err != nil {
+		return err
 	}
-	defer stop()
-	for e, err := range w.client.FollowTaskLogs(ctx, task.ID) {
-		if err != nil {
+	_, err = a.follow(ctx, c, tasks, view{entry: (*watcher).output, data: true})
+	if errors.Is(err, context.Canceled) {
+		a.stopCommands(ctx, c, tasks)
+	}
+	if err != nil {
+		return err
+	}
+	if a.format != out.FormatTable {
+		if err := a.io.Write(a.format, s.data(tasks), nil); err != nil {
 			return err
 		}
-		stop()
-		if e.Lost > 0 {
-			w.app.io.Notef("… %s lost here", plural(int(e.Lost), "line"))
-		}
-		switch {
-		case e.Phase != "" || e.Stream == "system":
-		case e.Stream == "stdout" && w.app.format == out.FormatTable:
-			w.app.io.Println(e.Text)
-		default:
-			w.app.io.Notef("%s", e.Text)
-		}
+	}
+	if len(tasks) > 1 {
+		return a.conclude(tasks, nil)
+	}
+	task := &tasks[0]
+	switch code, ok := ownExitCode(task); {
+	case !ok:
+		return &Error{Code: exitStella, What: failure(task), Lines: lines(failureText(task)), Next: nextStep(task)}
+	case code != 0:
+		return exitCode(code)
 	}
 	return nil
 }
 
-// stopCommand asks for the command to be stopped, for whoever pressed Ctrl-C
-// meant it and not the watching.
+// output writes what the command writes to where it belongs. With data asked
+// for as JSON or YAML, stdout is for that alone.
+func (w *watcher) output(e *api.LogEntry) {
+	if e.Lost > 0 {
+		w.linef("… %s lost here", plural(int(e.Lost), "line"))
+	}
+	switch {
+	case e.Phase != "" || e.Stream == "system":
+	case e.Stream == "stdout" && w.app.format == out.FormatTable:
+		w.app.io.Println(w.prefix + e.Text)
+	default:
+		w.linef("%s", e.Text)
+	}
+}
+
+// stopCommands asks for the commands to be stopped, for whoever pressed Ctrl-C
+// meant them and not the watching.
+func (a *app) stopCommands(ctx context.Context, c *client.Client, tasks []api.Task) {
+	for i := range tasks {
+		if !tasks[i].State.Final() {
+			a.stopCommand(ctx, c, tasks[i].ID)
+		}
+	}
+}
+
 func (a *app) stopCommand(ctx context.Context, c *client.Client, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

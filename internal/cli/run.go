@@ -52,38 +52,92 @@ func (f *runFlags) request(typ api.TaskType, target string, payload any) (api.Ta
 	}, nil
 }
 
-// run queues a task, and unless told otherwise waits and tells how it ended.
-func (a *app) run(ctx context.Context, c *client.Client, f *runFlags, req api.TaskRequest) error {
-	task, err := c.SubmitTask(ctx, req)
+// submit queues a request for the target that it names, or for all that are
+// selected.
+func (a *app) submit(ctx context.Context, c *client.Client, s *scope, req api.TaskRequest) ([]api.Task, error) {
+	if !s.many() {
+		task, err := c.SubmitTask(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return []api.Task{*task}, nil
+	}
+	list, err := c.SubmitTasks(ctx, api.TasksRequest{
+		Selector: s.selector.TargetSelector, Type: req.Type, Payload: req.Payload, Credentials: req.Credentials,
+		Timeout: req.Timeout, DeliveryTimeout: req.DeliveryTimeout, Priority: req.Priority, IdempotencyKey: req.IdempotencyKey,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Items) == 0 {
+		return nil, s.nobody()
+	}
+	a.noteChanges(s, list.Items)
+	return list.Items, nil
+}
+
+// run queues a task for each target, and unless told otherwise waits and tells
+// how they ended.
+func (a *app) run(ctx context.Context, c *client.Client, f *runFlags, s *scope, req api.TaskRequest) error {
+	tasks, err := a.submit(ctx, c, s, req)
 	if err != nil {
 		return err
 	}
-	if task.IdempotencyKey == f.key && f.key != "" && task.State != api.TaskQueued {
-		a.io.Notef("this key was seen before: task %s is %s", task.ID, task.State)
+	for i := range tasks {
+		if t := &tasks[i]; f.seen(t) {
+			a.io.Notef("this key was seen before: task %s is %s", t.ID, t.State)
+		}
 	}
 	if f.noWait || !f.wait {
-		return a.io.Write(a.format, task, func() {
-			a.io.Notef("%s is queued; `stella task logs --follow %s` shows it", taskPhrase(task), task.ID)
-			a.io.Println(task.ID)
+		return a.io.Write(a.format, s.data(tasks), func() {
+			for i := range tasks {
+				a.io.Notef("%s is queued; `stella task logs --follow %s` shows it", taskPhrase(&tasks[i]), tasks[i].ID)
+				a.io.Println(tasks[i].ID)
+			}
 		})
 	}
-	a.io.Notef("%s", a.io.ErrStyle.Faint(taskPhrase(task)+", task "+task.ID))
-	task, last, err := a.watch(ctx, c, task, f.logs)
+	if len(tasks) == 1 {
+		a.io.Notef("%s", a.io.ErrStyle.Faint(taskPhrase(&tasks[0])+", task "+tasks[0].ID))
+	}
+	last, err := a.watch(ctx, c, tasks, f.logs)
 	if err != nil {
 		return err
 	}
 	if f.logs {
 		last = nil // shown already
 	}
-	for _, line := range summary(task, last, a.io.ErrStyle) {
-		a.io.Notef("%s", line)
-	}
+	ended := a.conclude(tasks, last)
 	if a.format != out.FormatTable {
-		if err := a.io.Write(a.format, task, nil); err != nil {
+		if err := a.io.Write(a.format, s.data(tasks), nil); err != nil {
 			return err
 		}
 	}
-	if task.State != api.TaskSucceeded {
+	return ended
+}
+
+// seen reports whether a task was there before, by the key that was given.
+func (f *runFlags) seen(t *api.Task) bool {
+	ours := t.IdempotencyKey == f.key || t.IdempotencyKey == f.key+"/"+t.TargetID
+	return f.key != "" && ours && t.State != api.TaskQueued
+}
+
+// conclude tells how tasks ended: of one all there is to say; of several, each
+// of which has its line already, how many succeeded.
+func (a *app) conclude(tasks []api.Task, last []string) error {
+	good := 0
+	for i := range tasks {
+		if tasks[i].State == api.TaskSucceeded {
+			good++
+		}
+	}
+	if len(tasks) == 1 {
+		for _, line := range summary(&tasks[0], last, a.io.ErrStyle) {
+			a.io.Notef("%s", line)
+		}
+	} else {
+		a.io.Notef("%s", a.io.ErrStyle.Bold(fmt.Sprintf("%d of %d succeeded", good, len(tasks))))
+	}
+	if good < len(tasks) {
 		return exitCode(exitFailed)
 	}
 	return nil
@@ -91,19 +145,16 @@ func (a *app) run(ctx context.Context, c *client.Client, f *runFlags, req api.Ta
 
 // ask queues a task that only looks, and returns it as it ended.
 func (a *app) ask(ctx context.Context, c *client.Client, req api.TaskRequest) (*api.Task, error) {
-	task, err := c.SubmitTask(ctx, req)
+	tasks, err := a.submit(ctx, c, &scope{}, req)
 	if err != nil {
 		return nil, err
 	}
-	task, last, err := a.watch(ctx, c, task, false)
+	last, err := a.watch(ctx, c, tasks, false)
 	if err != nil {
 		return nil, err
 	}
-	if task.State == api.TaskSucceeded {
-		return task, nil
+	if tasks[0].State == api.TaskSucceeded {
+		return &tasks[0], nil
 	}
-	for _, line := range summary(task, last, a.io.ErrStyle) {
-		a.io.Notef("%s", line)
-	}
-	return task, exitCode(exitFailed)
+	return &tasks[0], a.conclude(tasks, last)
 }

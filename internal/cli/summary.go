@@ -85,14 +85,46 @@ func successLines(t *api.Task, style out.Style) []string {
 	if deploys(t) {
 		text = t.TargetName + " runs " + release(t)
 	}
-	lines := []string{style.Good("✓") + " " + style.Bold(text) + took}
-	if t.Result != nil {
-		warnings, _ := t.Result.Outputs["warnings"].([]any)
-		for _, w := range warnings {
-			lines = append(lines, style.Warn("warning:")+" "+out.Plain(fmt.Sprint(w)))
-		}
+	return append([]string{style.Good("✓") + " " + style.Bold(text) + took}, warningLines(t, style)...)
+}
+
+func warningLines(t *api.Task, style out.Style) (lines []string) {
+	if t.Result == nil {
+		return nil
+	}
+	warnings, _ := t.Result.Outputs["warnings"].([]any)
+	for _, w := range warnings {
+		lines = append(lines, style.Warn("warning:")+" "+out.Plain(fmt.Sprint(w)))
 	}
 	return lines
+}
+
+// lineOf is how a task among several ended, in one line; its warnings follow
+// in theirs.
+func lineOf(t *api.Task, style out.Style) []string {
+	if t.State == api.TaskSucceeded {
+		line := style.Good("✓") + " " + t.TargetName
+		if d := duration(t); d > 0 {
+			line += " " + style.Faint(out.Seconds(d))
+		}
+		return append([]string{line}, warningLines(t, style)...)
+	}
+	return []string{style.Bad("✗") + " " + t.TargetName + " " + reason(t) + " " + style.Faint("(task "+t.ID+")")}
+}
+
+// reason is an outcome with all that is known of why, in one line.
+func reason(t *api.Task) string {
+	if code, ok := ownExitCode(t); ok && t.Type == api.TaskExecuteCommand {
+		return fmt.Sprintf("exited with %d", code)
+	}
+	text := outcome(t)
+	if t.Result != nil && t.Result.RolledBack {
+		text += ", rolled back"
+	}
+	if why := failureText(t); why != "" {
+		text += ": " + out.Plain(oneLine(why))
+	}
+	return text
 }
 
 func deploys(t *api.Task) bool { return t.Type == api.TaskDeploy || t.Type == api.TaskRollback }
@@ -152,21 +184,24 @@ func stickerOf(t *api.Task) *api.VersionSticker {
 	return s
 }
 
-func failure(t *api.Task) string {
-	what := taskPhrase(t)
+func failure(t *api.Task) string { return taskPhrase(t) + " " + outcome(t) }
+
+// outcome says how a task that did not succeed ended, behind the name of what
+// did not.
+func outcome(t *api.Task) string {
 	switch t.State {
 	case api.TaskExpired:
-		return what + " expired: no agent took it in time"
+		return "expired: no agent took it in time"
 	case api.TaskCancelled:
-		return what + " was cancelled"
+		return "was cancelled"
 	case api.TaskQueued, api.TaskAssigned, api.TaskRunning, api.TaskSucceeded, api.TaskFailed:
 	}
 	if t.Result != nil {
 		if words := errorWords[t.Result.ErrorType]; words != "" {
-			return what + " failed: " + words
+			return "failed: " + words
 		}
 	}
-	return what + " failed"
+	return "failed"
 }
 
 func failureText(t *api.Task) string {

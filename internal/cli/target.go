@@ -61,28 +61,14 @@ func (f *targetFlags) request(name, kind string) (api.TargetRequest, error) {
 
 // parseSelector reads group=…,env=…,label.key=value.
 func parseSelector(text string) (*api.AgentSelector, error) {
-	const usage = "write it as in --agent-selector group=web,env=production,label.zone=a"
 	s := &api.AgentSelector{}
-	for part := range strings.SplitSeq(text, ",") {
-		key, value, ok := strings.Cut(part, "=")
-		if !ok || value == "" {
-			return nil, wrongUse(usage, "%q is no part of a selector", part)
-		}
-		label, isLabel := strings.CutPrefix(key, "label.")
-		switch {
-		case key == "group":
-			s.Group = value
-		case key == "env" || key == "environment":
-			s.Environment = value
-		case isLabel && label != "":
-			if s.Labels == nil {
-				s.Labels = map[string]string{}
-			}
-			s.Labels[label] = value
-		default:
-			return nil, wrongUse(usage, "%q is nothing to select agents by", key)
-		}
+	labels, err := terms("agents", text, map[string]*string{
+		"group": &s.Group, "env": &s.Environment, "environment": &s.Environment,
+	})
+	if err != nil {
+		return nil, wrongUse("write it as in --agent-selector group=web,env=production,label.zone=a", "%v", err)
 	}
+	s.Labels = labels
 	return s, nil
 }
 

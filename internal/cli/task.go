@@ -293,9 +293,11 @@ func (a *app) cancel(ctx context.Context, c *client.Client, id string, wait bool
 		return nil, err
 	}
 	if !t.State.Final() && wait {
-		if t, _, err = a.watch(ctx, c, t, false); err != nil {
+		waiting := []api.Task{*t}
+		if _, err = a.watch(ctx, c, waiting, false); err != nil {
 			return nil, err
 		}
+		t = &waiting[0]
 	}
 	if t.State.Final() {
 		a.io.Notef("%s is %s", taskPhrase(t), t.State)

@@ -42,6 +42,13 @@ func (s *IO) Table(t *Table, empty string) {
 	columns(s.Out, append([][]string{heading}, t.rows...))
 }
 
+// NoteTable writes a table for the person beside the data.
+func (s *IO) NoteTable(t *Table) {
+	beside := *s
+	beside.Out, beside.OutStyle = s.Err, s.ErrStyle
+	beside.Table(t, "")
+}
+
 // Pairs writes names with their values, one a line; those without a value are
 // left out. It is how one thing is shown.
 func (s *IO) Pairs(pairs ...[2]string) {
