@@ -424,3 +424,33 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 		t.Errorf("%+v", end)
 	}
 }
+
+func TestChangesAreAudited(t *testing.T) {
+	t.Parallel()
+	cp, _ := hostRig(t)
+	id := submitCommand(t, cp, 60, "true")
+	cp.WaitTask(id, 20*time.Second)
+	agent, err := cp.Client.DeactivateAgent(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.Client.DeleteAgent(t.Context(), "nobody"); err == nil {
+		t.Fatal("nobody was deleted")
+	}
+	var got []string
+	for e, err := range cp.Client.Audit(t.Context(), clientAudit()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Actor == "" || e.Remote == "" || e.At.IsZero() {
+			t.Errorf("%+v", e)
+		}
+		got = append(got, e.Action+" "+e.Object+" "+e.Outcome)
+	}
+	all := strings.Join(got, "\n")
+	for _, want := range []string{"task.create " + id + " ok", "agent.deactivate " + agent.ID + " ok", "agent.delete nobody denied", "agent.register " + agent.ID + " ok"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the audit log lacks %q:\n%s", want, all)
+		}
+	}
+}

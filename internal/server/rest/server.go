@@ -210,6 +210,9 @@ func handle[I, T any](s *Server, op huma.Operation, fn func(ctx context.Context,
 		if err != nil {
 			return nil, s.fail(ctx, op.OperationID, err)
 		}
+		if object, ok := ctx.Value(objectKey{}).(*string); ok {
+			*object = objectOf(out)
+		}
 		b := &body[T]{Body: out, Status: op.DefaultStatus}
 		if st, ok := any(in).(interface{ status() int }); ok && st.status() != 0 {
 			b.Status = st.status()
@@ -231,6 +234,8 @@ func (s *Server) fail(ctx context.Context, operation string, err error) error {
 // auditChanges notes every change that a person makes, and every one that was
 // refused. What agents do is noted where it means something.
 func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
+	object := ""
+	ctx = huma.WithValue(ctx, objectKey{}, &object)
 	next(ctx)
 	p := principal(ctx.Context())
 	if p == nil || ctx.Method() == http.MethodGet {
@@ -243,9 +248,8 @@ func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
 	case st >= 400:
 		outcome = "denied"
 	}
-	object := ctx.Param("id")
-	if v, ok := ctx.Context().Value(objectKey{}).(*string); ok && *v != "" {
-		object = *v
+	if object == "" {
+		object = ctx.Param("id")
 	}
 	s.Audit.Audit(context.WithoutCancel(ctx.Context()), access.Event{
 		TenantID: p.TenantID, Actor: p.Actor(), Action: ctx.Operation().OperationID, Object: object,
@@ -254,6 +258,30 @@ func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
 }
 
 type objectKey struct{}
+
+// objectOf names what an operation was done to, from its answer; empty when
+// that does not say.
+func objectOf(answer any) string {
+	switch v := answer.(type) {
+	case api.Agent:
+		return v.ID
+	case api.Target:
+		return v.ID
+	case api.Task:
+		return v.ID
+	case api.TaskList:
+		ids := make([]string, len(v.Items))
+		for i, t := range v.Items {
+			ids[i] = t.ID
+		}
+		return strings.Join(ids, " ")
+	case api.RegistrationToken:
+		return v.ID
+	case api.APIToken:
+		return v.ID
+	}
+	return ""
+}
 
 // labels parses ?label=k=v, which may come several times.
 func labels(in []string) (map[string]string, error) {
