@@ -1,0 +1,47 @@
+package server
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"stella-ops.org/stella/internal/config/configtest"
+)
+
+func TestConfigIsComplete(t *testing.T) {
+	t.Parallel()
+	configtest.Complete(t, (*Config).validate)
+}
+
+func TestConfigChecks(t *testing.T) {
+	t.Parallel()
+	good := Config{
+		Data: "d", Listen: ":8443", HeartbeatInterval: 30 * time.Second, StaleAfter: 90 * time.Second, DeadAfter: 5 * time.Minute,
+		TaskLease: 2 * time.Minute, AgentCertLife: 24 * time.Hour,
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		says   string // empty: it is good
+	}{
+		{"as it is", func(*Config) {}, ""},
+		{"an address of this machine", func(c *Config) { c.Listen = "[::1]:0" }, ""},
+		{"advertised", func(c *Config) { c.Advertise = "https://stella.example.com" }, ""},
+		{"no data folder", func(c *Config) { c.Data = "" }, "data"},
+		{"no port", func(c *Config) { c.Listen = "localhost" }, "listen"},
+		{"advertised without TLS", func(c *Config) { c.Advertise = "http://stella.example.com" }, "advertise"},
+		{"advertised without scheme", func(c *Config) { c.Advertise = "stella.example.com:8443" }, "advertise"},
+		{"advertised without host", func(c *Config) { c.Advertise = "https://" }, "advertise"},
+		{"stale between two heartbeats", func(c *Config) { c.StaleAfter = 30 * time.Second }, "stale-after"},
+		{"no heartbeats", func(c *Config) { c.HeartbeatInterval = 0 }, "heartbeat-interval"},
+		{"lease shorter than a heartbeat", func(c *Config) { c.TaskLease = 30 * time.Second }, "task-lease"},
+		{"certificates of a moment", func(c *Config) { c.AgentCertLife = time.Second }, "agent-cert-life"},
+	} {
+		cfg := good
+		c.change(&cfg)
+		err := cfg.validate()
+		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
