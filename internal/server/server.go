@@ -148,8 +148,13 @@ func (s *Server) firstStart(ctx context.Context, accounts *access.Service, ca *p
 	if err := atomicfile.Write(path, []byte(token+"\n"), 0o600); err != nil {
 		return fmt.Errorf("first admin token: %w", err)
 	}
-	fmt.Fprintf(s.Out, "First start: the admin token is in %s; keep it safe, it is not shown again.\n"+
-		"The root certificate's pin, to compare with at `stella login`, is %x.\n", path, ca.Pin())
+	if obs.IsTerminal(s.Out) {
+		// Only where a person reads it: elsewhere it would stay in a log.
+		fmt.Fprintf(s.Out, "First start: the admin token is %s\nIt is not shown again; it is also in %s.\n", token, path)
+	} else {
+		fmt.Fprintf(s.Out, "First start: the admin token is in %s.\n", path)
+	}
+	fmt.Fprintf(s.Out, "The root certificate's pin, to compare with at `stella login`, is %x.\n", ca.Pin())
 	return nil
 }
 
