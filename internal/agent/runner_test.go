@@ -236,6 +236,28 @@ func TestWhatIsSentAndInWhichOrder(t *testing.T) {
 	}
 }
 
+// A result does not overtake the log: while the server has not acknowledged
+// enough of that, it waits.
+func TestResultWaitsForTheLog(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, &doer{run: func(ctx context.Context, k *api.AgentTask, env executor.Env) *api.TaskResult {
+		for range maxChunk*maxUnacked + 1 {
+			env.Log.Line("stdout", "line")
+		}
+		return success(ctx, k, env)
+	}})
+	b.assigned(aTask("t1"))
+	b.must(b.drain(t.Context()))
+	b.must(b.flush(b.hear))
+	if len(b.results) != 0 || len(b.frames) != 1+maxUnacked {
+		t.Fatalf("%d frames were sent, and %d results", len(b.frames), len(b.results))
+	}
+	b.logAcked(&stellav1.TaskRef{TaskId: "t1", Attempt: 1}, maxChunk)
+	if r, _ := b.result("t1"); !r.Success {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestTaskDeliveredTwiceRunsOnce(t *testing.T) {
 	t.Parallel()
 	var runs atomic.Int32
@@ -497,8 +519,10 @@ func TestRecover(t *testing.T) {
 		id, errorType string
 		retriable     bool
 	}{
-		{"untouched", api.ErrAgentRestarted, true}, {"command", api.ErrAgentRestarted, false},
-		{"half", api.ErrAgentRestarted, false}, {"foreign", api.ErrUnsupported, false},
+		{"untouched", api.ErrAgentRestarted, true},
+		{"command", api.ErrAgentRestarted, false},
+		{"half", api.ErrAgentRestarted, false},
+		{"foreign", api.ErrUnsupported, false},
 	} {
 		r, ref := b.result(c.id)
 		if r.Success || r.ErrorType != c.errorType || r.Retriable != c.retriable || r.Error == "" || ref.GetAttempt() != 1 {

@@ -28,8 +28,10 @@ func open(t *testing.T, url string) *bus.Bus {
 func heard(b *bus.Bus) <-chan string {
 	ch := make(chan string, 1000)
 	b.Handle(bus.Handlers{
-		TaskQueued:   func(tenant, agent string) { ch <- fmt.Sprintf("queued %s %s", tenant, agent) },
-		TaskCancel:   func(agent string, ref task.Ref, reason string) { ch <- fmt.Sprintf("cancel %s %s/%d %s", agent, ref.ID, ref.Attempt, reason) },
+		TaskQueued: func(tenant, agent string) { ch <- fmt.Sprintf("queued %s %s", tenant, agent) },
+		TaskCancel: func(agent string, ref task.Ref, reason string) {
+			ch <- fmt.Sprintf("cancel %s %s/%d %s", agent, ref.ID, ref.Attempt, reason)
+		},
 		AgentChanged: func(tenant, agent string) { ch <- fmt.Sprintf("agent %s %s", tenant, agent) },
 	})
 	return ch

@@ -111,6 +111,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		moved, err := m.store.SweepLiveness(ctx, stale, stale.Add(-m.thresholds.DeadAfter), now)
 		if err != nil {
 			m.log.ErrorContext(ctx, "liveness was not swept", "error", err)
+			listeningSince = m.now() // nobody could be let in to beat
 			continue
 		}
 		m.announce(moved)

@@ -115,6 +115,18 @@ func (s *memory) SweepLiveness(_ context.Context, staleBefore, deadBefore, at ti
 	return moved, nil
 }
 
+func (s *memory) got() [][]fleet.Heartbeat {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.batches
+}
+
+func (s *memory) heard(agent string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last[agent]
+}
+
 func (s *memory) set(change func(*memory)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,26 +198,26 @@ func TestHeartbeatsAreStoredOnceASecond(t *testing.T) {
 		}
 		// The latest wins, and takes over what it does not say.
 		m.Beat(fleet.Heartbeat{TenantID: "t", AgentID: "a0", At: time.Now(), Status: "degraded"})
-		if len(m.store.batches) != 0 {
+		if len(m.store.got()) != 0 {
 			t.Fatal("a heartbeat was not kept in memory")
 		}
 		m.pass(time.Second)
-		if len(m.store.batches) != 1 || len(m.store.batches[0]) != 2 {
-			t.Fatalf("stored: %+v", m.store.batches)
+		if len(m.store.got()) != 1 || len(m.store.got()[0]) != 2 {
+			t.Fatalf("stored: %+v", m.store.got())
 		}
-		batch := m.store.batches[0]
+		batch := m.store.got()[0]
 		slices.SortFunc(batch, func(x, y fleet.Heartbeat) int { return cmp.Compare(x.AgentID, y.AgentID) })
 		if b := batch[0]; b.Status != "degraded" || !slices.Equal(b.Capabilities, []string{"docker"}) || b.ResourceUsage != usage {
 			t.Fatalf("stored: %+v", b)
 		}
 		m.pass(10 * time.Second)
-		if len(m.store.batches) != 1 {
+		if len(m.store.got()) != 1 {
 			t.Fatal("empty batches are stored")
 		}
 		// What came last is stored when the server stops.
 		m.Beat(fleet.Heartbeat{TenantID: "t", AgentID: "a2", At: time.Now()})
 		stop()
-		if len(m.store.batches) != 2 {
+		if len(m.store.got()) != 2 {
 			t.Fatal("the last heartbeats were lost")
 		}
 	})
@@ -219,8 +231,8 @@ func TestHeartbeatsOfTwoTenants(t *testing.T) {
 		m.Beat(fleet.Heartbeat{TenantID: "t1", AgentID: "a", At: time.Now()})
 		m.Beat(fleet.Heartbeat{TenantID: "t2", AgentID: "a", At: time.Now()})
 		stop()
-		if len(m.store.batches) != 1 || len(m.store.batches[0]) != 2 {
-			t.Fatalf("stored: %+v", m.store.batches)
+		if len(m.store.got()) != 1 || len(m.store.got()[0]) != 2 {
+			t.Fatalf("stored: %+v", m.store.got())
 		}
 	})
 }
@@ -291,23 +303,44 @@ func TestNoAgentIsStaleForAnOutageOfTheStore(t *testing.T) {
 		m.store.set(func(s *memory) { s.down = nil })
 		m.pass(2 * time.Second)
 		m.wantMoves()
-		if got := m.store.last["a0"]; !got.Equal(last) {
+		if got := m.store.heard("a0"); !got.Equal(last) {
 			t.Fatalf("stored as last heard: %s, want %s", got, last)
 		}
 		m.beatFor(5*time.Minute, "a0", "a1")
 		m.wantMoves()
-		// A newer heartbeat is not overwritten by an older one that waited.
-		m.store.set(func(s *memory) { s.down = errors.New("again") })
+		// A newer heartbeat that comes while an older one fails is not
+		// overwritten by it.
+		m.store.set(func(s *memory) { s.down, s.slow = errors.New("again"), 5*time.Second })
 		m.Beat(fleet.Heartbeat{TenantID: "t", AgentID: "a0", At: time.Now()})
-		m.pass(5 * time.Second)
+		m.pass(3 * time.Second)
 		m.Beat(fleet.Heartbeat{TenantID: "t", AgentID: "a0", At: time.Now()})
 		newest := time.Now()
-		m.store.set(func(s *memory) { s.down = nil })
-		m.pass(5 * time.Second)
-		if got := m.store.last["a0"]; !got.Equal(newest) {
-			t.Fatalf("stored as last heard: %s, want %s", got, newest)
+		m.pass(3 * time.Second)
+		m.store.set(func(s *memory) { s.down, s.slow = nil, 0 })
+		m.pass(20 * time.Second)
+		if got := m.store.heard("a0"); !got.Equal(newest) {
+			t.Fatalf("stored as last heard: %s, want the newest, %s", got, newest)
 		}
 	})
+}
+
+// An agent that polls is not let in while the store is away: nobody is heard,
+// and that is nobody's fault but the server's.
+func TestNoAgentIsStaleForBeingShutOut(t *testing.T) {
+	t.Parallel()
+	for _, outage := range []time.Duration{2 * time.Minute, 20 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			m, stop := monitor(t, newMemory(2))
+			defer stop()
+			m.beatFor(3*time.Minute, "a0", "a1")
+			m.store.set(func(s *memory) { s.down = errors.New("no connection") })
+			m.pass(outage)
+			m.store.set(func(s *memory) { s.down = nil })
+			m.pass(30 * time.Second)
+			m.beatFor(5*time.Minute, "a0", "a1")
+			m.wantMoves()
+		})
+	}
 }
 
 // And nobody for a store that is slow: heartbeats that came while it wrote are

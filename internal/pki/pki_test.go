@@ -469,7 +469,9 @@ func TestPinnedHandshake(t *testing.T) {
 			t.Errorf("right pin %v: %v", right, err)
 		}
 		_ = client.Close()
-		<-done
+		if err := <-done; (err == nil) != right {
+			t.Errorf("right pin %v: the server's side: %v", right, err)
+		}
 	}
 }
 

@@ -2,6 +2,9 @@ package task_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -9,10 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/hex"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
@@ -98,9 +97,6 @@ func (b *bench) target(name, agent string, change ...func(*api.TargetRequest)) *
 func shared(group string) func(*api.TargetRequest) {
 	return func(r *api.TargetRequest) { r.Agent, r.AgentSelector = "", &api.AgentSelector{Group: group} }
 }
-
-// host is for target.
-func host(r *api.TargetRequest) { r.Kind, r.Config.Directory = "host", "/srv/app" }
 
 // submit queues a task that is good.
 func (b *bench) submit(req api.TaskRequest) *task.Task {

@@ -171,8 +171,12 @@ func TestPublicPayloadHidesValuesAndContents(t *testing.T) {
 		{"command", api.TaskExecuteCommand, hostTarget, api.CommandPayload{
 			Command: []string{"env"}, Environment: map[string]string{"TOKEN": value},
 		}, []string{`"TOKEN":"***"`, `"env"`}, []string{value}},
-		{"upload", api.TaskUploadFiles, hostTarget, api.UploadPayload{Files: files},
-			[]string{`"a.txt"`, digest(content)}, []string{string(encode([]byte(content)))}},
+		{
+			"upload", api.TaskUploadFiles, hostTarget,
+			api.UploadPayload{Files: files},
+			[]string{`"a.txt"`, digest(content)},
+			[]string{string(encode([]byte(content)))},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -137,6 +137,36 @@ func TestLateResultIsRefusedAndAudited(t *testing.T) {
 	}
 }
 
+// What ran is handed to another agent only if there is one that can take it;
+// the silent one itself is none.
+func TestRunningTaskFailsWithItsAgent(t *testing.T) {
+	t.Parallel()
+	for name, other := range map[string]func(*fleet.Agent){
+		"another group":           func(a *fleet.Agent) { a.Group = "db" },
+		"without the capability":  func(a *fleet.Agent) { a.Capabilities = []string{"host"} },
+		"not heard of for long":   func(a *fleet.Agent) { a.Liveness = api.Dead },
+		"deactivated":             func(a *fleet.Agent) { a.Lifecycle = api.LifecycleInactive },
+		"one that could (is one)": func(*fleet.Agent) {},
+	} {
+		b := newBench(t)
+		a := b.agent("a")
+		b.agent("other", other)
+		b.target("d", "", shared("web"))
+		k := b.submit(deploy("d", "r1", digest("r1")))
+		b.next(a)
+		must(t, b.Accepted(b.ctx, a, task.Ref{ID: k.ID, Attempt: 1}, b.now))
+		b.pass(lease + time.Second)
+		must(t, task.SweepLeases(b.Service, b.ctx, b.now))
+		want := api.TaskFailed
+		if strings.HasSuffix(name, "(is one)") {
+			want = api.TaskQueued
+		}
+		if got := b.state(k.ID); got.State != want || want == api.TaskFailed && got.Result.ErrorType != api.ErrAgentLost {
+			t.Errorf("%s: the task is %s: %+v", name, got.State, got.Result)
+		}
+	}
+}
+
 // The same result may come twice: the acknowledgement of the first was lost.
 func TestSameResultTwice(t *testing.T) {
 	t.Parallel()

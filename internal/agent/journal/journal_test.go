@@ -36,9 +36,9 @@ func must(t *testing.T, err error) {
 
 func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "journal.db") }
 
-func task(id string, attempt int64) *api.AgentTask {
+func task(attempt int64) *api.AgentTask {
 	return &api.AgentTask{
-		ID: id, Attempt: attempt, Type: api.TaskDeploy, TargetID: "target", Timeout: 60, Token: "token-secret",
+		ID: "t1", Attempt: attempt, Type: api.TaskDeploy, TargetID: "target", Timeout: 60, Token: "token-secret",
 		Payload:     json.RawMessage(`{"config":{"environment":{"PASSWORD":"payload-secret"}}}`),
 		Credentials: &api.Credentials{Registry: &api.RegistryAuth{Username: "user-secret", Password: "registry-secret", Token: "bearer-secret"}},
 	}
@@ -61,7 +61,7 @@ func TestReopen(t *testing.T) {
 		must(t, j.Close())
 		j = open(t, path)
 	}
-	e, begun, ended, err := j.Begin(task("t1", 1))
+	e, begun, ended, err := j.Begin(task(1))
 	if err != nil || !begun || ended || e.AcceptedAt.IsZero() {
 		t.Fatalf("Begin: %+v, begun %v, ended %v, %v", e, begun, ended, err)
 	}
@@ -69,7 +69,7 @@ func TestReopen(t *testing.T) {
 	if es := entries(t, j); len(es) != 1 || es[0].Task.ID != "t1" || !es[0].AcceptedAt.Equal(e.AcceptedAt) || es[0].Record != nil || es[0].Result != nil {
 		t.Fatalf("begun: %+v", es)
 	}
-	rec := &deploy.Record{Task: deploy.Bare(task("t1", 1)), Step: "switch", State: json.RawMessage(`{"old":"c1"}`), Committed: true}
+	rec := &deploy.Record{Task: deploy.Bare(task(1)), Step: "switch", State: json.RawMessage(`{"old":"c1"}`), Committed: true}
 	must(t, j.Save(t.Context(), rec))
 	reopen()
 	if es := entries(t, j); es[0].Record == nil || es[0].Record.Step != "switch" || !es[0].Record.Committed || string(es[0].Record.State) != `{"old":"c1"}` {
@@ -86,7 +86,7 @@ func TestReopen(t *testing.T) {
 	if es := entries(t, j); len(es) != 0 {
 		t.Fatalf("forgotten: %+v", es)
 	}
-	if _, begun, ended, err := j.Begin(task("t1", 2)); err != nil || begun || !ended {
+	if _, begun, ended, err := j.Begin(task(2)); err != nil || begun || !ended {
 		t.Errorf("delivered again: begun %v, ended %v, %v", begun, ended, err)
 	}
 }
@@ -99,13 +99,13 @@ func TestAttempts(t *testing.T) {
 		attempt, want int64
 		begun         bool
 	}{{2, 2, true}, {2, 2, false}, {1, 2, false}, {5, 5, false}, {4, 5, false}} {
-		e, begun, _, err := j.Begin(task("t1", c.attempt))
+		e, begun, _, err := j.Begin(task(c.attempt))
 		if err != nil || begun != c.begun || e.Task.Attempt != c.want {
 			t.Errorf("attempt %d: %+v, begun %v, %v", c.attempt, e, begun, err)
 		}
 	}
 	// A record that an executor saves does not bring the old number back.
-	old := deploy.Bare(task("t1", 1))
+	old := deploy.Bare(task(1))
 	must(t, j.Save(t.Context(), &deploy.Record{Task: old, Step: "pull"}))
 	if es := entries(t, j); es[0].Task.Attempt != 5 || es[0].Record.Task.Attempt != 5 {
 		t.Errorf("%+v", es[0])
@@ -135,7 +135,7 @@ func TestNoSecretIsInTheFile(t *testing.T) {
 			}
 		}
 	}
-	whole := task("t1", 1)
+	whole := task(1)
 	_, _, _, err := j.Begin(whole)
 	must(t, err)
 	look("begun")
@@ -145,7 +145,7 @@ func TestNoSecretIsInTheFile(t *testing.T) {
 	// Not even when an executor saves the whole of the task.
 	must(t, j.Save(t.Context(), &deploy.Record{Task: *whole, Step: "pull"}))
 	look("saved")
-	_, _, _, err = j.Begin(task("t1", 2))
+	_, _, _, err = j.Begin(task(2))
 	must(t, err)
 	look("delivered again")
 	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
@@ -197,7 +197,7 @@ func TestUnknownTask(t *testing.T) {
 func TestOnWrite(t *testing.T) {
 	t.Parallel()
 	j := open(t, newPath(t))
-	_, _, _, err := j.Begin(task("t1", 1))
+	_, _, _, err := j.Begin(task(1))
 	must(t, err)
 	var points []string
 	j.OnWrite = func(point string, rec *deploy.Record) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -31,20 +32,27 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 			_ = writer.Write(w, r, rpcError(err)) // the caller is gone otherwise
 			return
 		}
-		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), agentKey{}, agent)))
+		// A deadline that has passed breaks the stream, and only it.
+		cut := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) } // gone already otherwise
+		ctx := context.WithValue(r.Context(), agentKey{}, agent)
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, cutKey{}, cut)))
 	})
 }
 
-type agentKey struct{}
+type (
+	agentKey struct{}
+	cutKey   struct{}
+)
 
 type grpcService struct{ hub *Hub }
 
 func (g *grpcService) Connect(ctx context.Context, stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]) error {
 	agent, ok := ctx.Value(agentKey{}).(*fleet.Agent)
-	if !ok {
+	cut, _ := ctx.Value(cutKey{}).(func())
+	if !ok || cut == nil {
 		return rpcError(errors.New("link: no agent in the context"))
 	}
-	if err := g.hub.Serve(ctx, agent, grpcConn{stream}); err != nil {
+	if err := g.hub.Serve(ctx, agent, grpcConn{stream, cut}); err != nil {
 		return rpcError(err)
 	}
 	return nil
@@ -52,22 +60,24 @@ func (g *grpcService) Connect(ctx context.Context, stream *connect.BidiStream[st
 
 type grpcConn struct {
 	stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]
+	cut    func()
 }
 
 func (c grpcConn) Send(f *stellav1.ConnectResponse) error  { return c.stream.Send(f) }
 func (c grpcConn) Recv() (*stellav1.ConnectRequest, error) { return c.stream.Receive() }
+func (c grpcConn) Cut()                                    { c.cut() }
 func (c grpcConn) Transport() string                       { return "grpc" }
 
 // rpcError maps a fault to a gRPC status, with the fault's code in the header
 // stella-code. What is no fault is internal, and says nothing of itself.
 func rpcError(err error) error {
 	f := fault.As(err)
-	if f == nil {
+	if f == nil || f.Kind == fault.Internal {
 		return connect.NewError(connect.CodeInternal, errors.New("internal error: the server's log tells more"))
 	}
 	code := connect.CodeInternal
 	switch f.Kind {
-	case fault.Internal:
+	case fault.Internal: // answered above
 	case fault.Invalid:
 		code = connect.CodeInvalidArgument
 	case fault.Unauthenticated:

@@ -21,10 +21,13 @@ import (
 
 // Conn is one agent's connection over some carrier. Send is called by one
 // goroutine at a time and Recv by one other. When Serve returns, the carrier
-// ends the connection, which must unblock both.
+// ends the connection, which must unblock Recv.
 type Conn interface {
 	Send(*stellav1.ConnectResponse) error
 	Recv() (*stellav1.ConnectRequest, error)
+	// Cut ends the connection without a word and unblocks a Send that the
+	// agent does not take.
+	Cut()
 	// Transport names the carrier, as in "grpc".
 	Transport() string
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -35,6 +36,9 @@ type session struct {
 	notAccepting string
 }
 
+// cutAfter is how long a frame that is under way may take when a link ends.
+const cutAfter = 500 * time.Millisecond
+
 // Serve runs an agent's link until it ends, and returns why, as a fault that
 // the carrier may show; nil when the agent has left.
 func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
@@ -49,6 +53,9 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	if v := hello.GetProtocolVersion(); v < api.MinProtocolVersion || v > api.ProtocolVersion {
 		return fault.New(fault.UnsupportedVersion, "protocol_version",
 			"protocol version %d is not spoken here: this server speaks %d to %d", v, api.MinProtocolVersion, api.ProtocolVersion)
+	}
+	if err := fleet.ValidateCapabilities("hello.capabilities", hello.GetCapabilities()); err != nil {
+		return err
 	}
 	s := &session{
 		hub: h, conn: conn, tenant: agent.TenantID, agentID: agent.ID,
@@ -78,6 +85,9 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	s.wakeUp()
 
 	<-s.ctx.Done()
+	// Who reads nothing must not hold up his own end.
+	cut := time.AfterFunc(cutAfter, conn.Cut)
+	defer cut.Stop()
 	wg.Wait()
 	return s.ended(ctx)
 }
@@ -244,7 +254,7 @@ func (s *session) take(f *stellav1.ConnectRequest) error {
 	case *stellav1.ConnectRequest_Heartbeat:
 		return s.heartbeat(f.Heartbeat)
 	case *stellav1.ConnectRequest_TaskAccepted:
-		return tasks.Accepted(s.ctx, a, ref(f.TaskAccepted.GetRef()), f.TaskAccepted.GetAt().AsTime())
+		return tasks.Accepted(s.ctx, a, ref(f.TaskAccepted.GetRef()), timeOf(f.TaskAccepted.GetAt()))
 	case *stellav1.ConnectRequest_LogChunk:
 		c := f.LogChunk
 		last, err := tasks.AppendLog(s.ctx, a, ref(c.GetRef()), c.GetFirstSeq(), entries(c))
@@ -318,6 +328,14 @@ func (s *session) result(a *fleet.Agent, r *stellav1.TaskResult) error {
 	return nil
 }
 
+// timeOf is the zero time, and not 1970, for one that was left out.
+func timeOf(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
 func ref(r *stellav1.TaskRef) task.Ref { return task.Ref{ID: r.GetTaskId(), Attempt: r.GetAttempt()} }
 
 func refs(in []*stellav1.TaskRef) []task.Ref {
@@ -338,7 +356,7 @@ func entries(c *stellav1.LogChunk) []api.LogEntry {
 	out := make([]api.LogEntry, len(c.GetEntries()))
 	for i, e := range c.GetEntries() {
 		out[i] = api.LogEntry{
-			Seq: c.GetFirstSeq() + int64(i), At: e.GetAt().AsTime(), Stream: e.GetStream(), Text: e.GetText(),
+			Seq: c.GetFirstSeq() + int64(i), At: timeOf(e.GetAt()), Stream: e.GetStream(), Text: e.GetText(),
 			Phase: e.GetPhase(), PhaseState: e.GetPhaseState(), Lost: e.GetLost(),
 		}
 	}

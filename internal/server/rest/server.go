@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -87,13 +88,18 @@ const (
 	maxTaskBody = 16 << 20
 )
 
+// hookErrors makes huma's own refusals look like ours. Its one hook for this is
+// a variable of its own, which several servers in one process must not write
+// while another reads it.
+var hookErrors = sync.OnceFunc(func() { huma.NewError = humaError })
+
 // New returns the API with all its operations.
 func New(d Deps) *Server {
 	s := &Server{
 		Deps: d, access: d.Access, certs: d.Certs, names: d.Names, tokens: d.Tokens, now: d.Now, log: d.Log,
 		mux: http.NewServeMux(),
 	}
-	huma.NewError = humaError // huma's one hook for this is a variable of its own
+	hookErrors()
 	cfg := huma.DefaultConfig("Stella", d.Version)
 	cfg.Info.Description = "The control plane of Stella: agents, targets and deployments."
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/api/v1/openapi", "", ""
