@@ -99,10 +99,14 @@ func (r *runner) assign(ctx context.Context, t *api.AgentTask) error {
 	r.mu.Unlock()
 	r.touch()
 	r.wg.Go(func() {
-		r.slots <- struct{}{}
-		defer func() { <-r.slots }()
-		r.run(run, a, t)
-		cancel(nil)
+		defer cancel(nil)
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+			r.run(run, a, t)
+		case <-run.Done(): // cancelled before its turn came
+			r.end(run, a, deploy.Ended(run, t, time.Now(), nil, context.Cause(run)))
+		}
 	})
 	return nil
 }
@@ -123,7 +127,11 @@ func (r *runner) run(ctx context.Context, a *activeTask, t *api.AgentTask) {
 	defer stop()
 	r.end(ctx, a, r.protect(t.ID, t.Attempt, func() *api.TaskResult {
 		e := r.executors[t.Target.Kind]
-		defer r.lockTarget(t)()
+		unlock, err := r.lockTarget(ctx, t)
+		if err != nil {
+			return deploy.Ended(ctx, t, time.Now(), nil, err)
+		}
+		defer unlock()
 		if e == nil {
 			return deploy.Ended(ctx, t, time.Now(), nil, deploy.Fail(api.ErrUnsupported,
 				"this agent has no executor for targets of kind %q: update it, or give the target another agent", t.Target.Kind))
@@ -133,12 +141,13 @@ func (r *runner) run(ctx context.Context, a *activeTask, t *api.AgentTask) {
 }
 
 // lockTarget keeps two changes of one target apart. The server sees to it too,
-// but it may have given up a task that this agent is still undoing.
-func (r *runner) lockTarget(t *api.AgentTask) (unlock func()) {
+// but it may have given up a task that this agent is still undoing. The error
+// is why ctx has ended meanwhile.
+func (r *runner) lockTarget(ctx context.Context, t *api.AgentTask) (unlock func(), err error) {
 	switch t.Type {
 	case api.TaskDeploy, api.TaskRollback, api.TaskUploadFiles, api.TaskWriteSticker:
 	default:
-		return func() {}
+		return func() {}, nil
 	}
 	r.mu.Lock()
 	ch := r.busy[t.TargetID]
@@ -147,8 +156,12 @@ func (r *runner) lockTarget(t *api.AgentTask) (unlock func()) {
 		r.busy[t.TargetID] = ch
 	}
 	r.mu.Unlock()
-	ch <- struct{}{}
-	return func() { <-ch }
+	select {
+	case ch <- struct{}{}:
+		return func() { <-ch }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (r *runner) env(a *activeTask) executor.Env {
@@ -263,8 +276,13 @@ func (r *runner) resume(ctx context.Context, a *activeTask, e *journal.Entry) *a
 		return deploy.Ended(ctx, &e.Task, e.AcceptedAt, nil, deploy.Fail(api.ErrUnsupported,
 			"the agent was restarted without an executor for targets of kind %q: look at the target before you deploy again", e.Task.Target.Kind))
 	}
-	defer r.lockTarget(&e.Task)()
-	return ex.Recover(context.WithoutCancel(ctx), e.Record, r.env(a))
+	ctx = context.WithoutCancel(ctx)
+	unlock, err := r.lockTarget(ctx, &e.Task)
+	if err != nil {
+		return deploy.Ended(ctx, &e.Task, e.AcceptedAt, nil, err)
+	}
+	defer unlock()
+	return ex.Recover(ctx, e.Record, r.env(a))
 }
 
 // held names every task that the journal holds.

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -257,6 +258,7 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	now := s.now()
 	a := describe(&req, csr, tok.TenantID, now)
 	a.Cluster, a.AllowedCapabilities = tok.Cluster, tok.Capabilities
+	a.Bound = fleet.Bound{Group: tok.Group, Platform: tok.Platform, Labels: tok.Labels}
 	e := &Enrolment{TokenID: tok.ID, Agent: a, At: now}
 	if a.ID == "" {
 		a.ID = uuid.Must(uuid.NewV7()).String()
@@ -299,8 +301,12 @@ func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequ
 	now := s.now()
 	a := describe(&req, csr, c.TenantID, now)
 	a.ID, a.Name, a.Environment, a.Cluster = old.ID, old.Name, old.Environment, old.Cluster
-	a.AllowedCapabilities = old.AllowedCapabilities
+	a.AllowedCapabilities, a.Bound = old.AllowedCapabilities, old.Bound
+	a.Group, a.Platform = cmp.Or(a.Bound.Group, a.Group), cmp.Or(a.Bound.Platform, a.Platform)
 	keep(a, old)
+	if len(a.Bound.Labels) > 0 {
+		a.Labels = withLabels(a.Labels, a.Bound.Labels)
+	}
 	return s.enrol(ctx, c, &Enrolment{Agent: a, Resume: true, At: now}, csr)
 }
 
@@ -427,15 +433,20 @@ func (t *Token) bind(req *api.RegisterRequest) error {
 		})
 	}
 	if len(t.Labels) > 0 {
-		merged := make(map[string]string, len(t.Labels)+len(req.Labels))
-		maps.Copy(merged, req.Labels)
-		maps.Copy(merged, t.Labels)
-		req.Labels = merged
+		req.Labels = withLabels(req.Labels, t.Labels)
 	}
 	if req.Name == "" {
 		return fault.InvalidField("body.name", "neither the agent nor its token gives a name")
 	}
 	return nil
+}
+
+// withLabels puts labels over others, and leaves both as they are.
+func withLabels(labels, over map[string]string) map[string]string {
+	merged := make(map[string]string, len(labels)+len(over))
+	maps.Copy(merged, labels)
+	maps.Copy(merged, over)
+	return merged
 }
 
 func validate(req *api.RegisterRequest) error {

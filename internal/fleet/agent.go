@@ -36,6 +36,8 @@ type Agent struct {
 	// said so. Empty is all; short names stand for all of theirs.
 	AllowedCapabilities []string
 	Routes              []string
+	// Bound is what the agent's token said of it; it cannot say otherwise.
+	Bound Bound
 
 	// EncryptionKey is the agent's public key for sealed payloads, in base64.
 	EncryptionKey string
@@ -52,6 +54,14 @@ type Agent struct {
 
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// Bound is what a registration token binds beside name, environment, cluster
+// and capabilities; what is empty is the agent's own to say.
+type Bound struct {
+	Group    string            `json:"group,omitempty"`
+	Platform string            `json:"platform,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 // Status is the one word that a list shows. Online is an agent that people

@@ -1,13 +1,14 @@
 package seal
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
 
 // Masker takes secrets out of text. The zero value masks nothing. It is safe
 // for concurrent use once made.
-type Masker struct{ replacer *strings.Replacer }
+type Masker struct{ secrets []string }
 
 // Mask stands where a secret stood.
 const Mask = "***"
@@ -30,23 +31,39 @@ func NewMasker(secrets ...string) *Masker {
 		}
 	}
 	all = slices.DeleteFunc(all, func(s string) bool { return len(s) < minSecret })
-	// The longest first: one secret may be the beginning of another.
-	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
-	all = slices.Compact(all)
-	pairs := make([]string, 0, 2*len(all))
-	for _, s := range all {
-		pairs = append(pairs, s, Mask)
-	}
-	if len(pairs) == 0 {
-		return &Masker{}
-	}
-	return &Masker{strings.NewReplacer(pairs...)}
+	slices.Sort(all)
+	return &Masker{slices.Compact(all)}
 }
 
-// Mask returns text without the secrets.
+// Mask returns text without the secrets. Where several overlap, one mask stands
+// for all that they cover: to replace one after the other would leave the end
+// of the second to be read.
 func (m *Masker) Mask(text string) string {
-	if m.replacer == nil {
+	type span struct{ from, to int }
+	var spans []span
+	for _, s := range m.secrets {
+		for from := 0; ; {
+			i := strings.Index(text[from:], s)
+			if i < 0 {
+				break
+			}
+			spans = append(spans, span{from + i, from + i + len(s)})
+			from += i + 1
+		}
+	}
+	if len(spans) == 0 {
 		return text
 	}
-	return m.replacer.Replace(text)
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	var out strings.Builder
+	end := 0 // of what is masked so far
+	for i, s := range spans {
+		if i == 0 || s.from >= end {
+			out.WriteString(text[end:s.from])
+			out.WriteString(Mask)
+		}
+		end = max(end, s.to)
+	}
+	out.WriteString(text[end:])
+	return out.String()
 }

@@ -160,7 +160,7 @@ func agentOf(r *db.Agent) *fleet.Agent {
 		ID: r.ID, TenantID: r.TenantID, Name: r.Name, Version: r.Version,
 		Lifecycle: api.Lifecycle(r.Lifecycle), Liveness: api.Liveness(r.Liveness),
 		Group: r.GroupName, Environment: r.Environment, Platform: r.Platform, Cluster: r.Cluster,
-		Labels: r.Labels.V, Capabilities: r.Capabilities.V, AllowedCapabilities: r.AllowedCapabilities.V, Routes: r.Routes.V,
+		Labels: r.Labels.V, Capabilities: r.Capabilities.V, AllowedCapabilities: r.AllowedCapabilities.V, Bound: r.Bound.V, Routes: r.Routes.V,
 		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
 		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
 		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting,

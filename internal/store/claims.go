@@ -29,7 +29,7 @@ func (s *Store) Queued(ctx context.Context, tenant, agentID string, sharedTarget
 	}
 	candidates := make([]task.Candidate, len(rows))
 	for i, r := range rows {
-		candidates[i] = task.Candidate{Task: taskOf(&r.TaskDetail), Target: targetOf(&r.Target)}
+		candidates[i] = task.Candidate{Ref: task.Ref{ID: r.ID, Attempt: r.Attempt}, Capability: r.Capability}
 	}
 	return candidates, nil
 }

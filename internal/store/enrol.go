@@ -132,7 +132,7 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 	a := agentRow(e.Agent)
 	n, err := q.ResumeAgent(ctx, db.ResumeAgentParams{
 		TenantID: a.TenantID, ID: a.ID, Name: a.Name, Version: a.Version, GroupName: a.GroupName, Environment: a.Environment,
-		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, AllowedCapabilities: a.AllowedCapabilities, Routes: a.Routes,
+		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, AllowedCapabilities: a.AllowedCapabilities, Bound: a.Bound, Routes: a.Routes,
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt,
 	})
@@ -198,7 +198,7 @@ func agentRow(a *fleet.Agent) db.InsertAgentParams {
 		Lifecycle: string(a.Lifecycle), Liveness: string(a.Liveness),
 		GroupName: a.Group, Environment: a.Environment, Platform: a.Platform, Cluster: a.Cluster,
 		Labels: column.Labels{V: a.Labels}, Capabilities: column.Strings{V: a.Capabilities},
-		AllowedCapabilities: column.Strings{V: a.AllowedCapabilities}, Routes: column.Strings{V: a.Routes},
+		AllowedCapabilities: column.Strings{V: a.AllowedCapabilities}, Bound: column.Bound{V: a.Bound}, Routes: column.Strings{V: a.Routes},
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: column.At(a.CertificateNotAfter),
 		LastHeartbeat: column.At(a.LastHeartbeat), ReportedStatus: a.ReportedStatus, NotAccepting: a.NotAccepting,

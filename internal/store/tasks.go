@@ -12,6 +12,15 @@ import (
 	"stella-ops.org/stella/internal/task"
 )
 
+// TaskByKey implements task.Store.
+func (s *Store) TaskByKey(ctx context.Context, tenant, key string) (*task.Task, error) {
+	row, ok, err := one(s.read().TaskByKey(ctx, db.TaskByKeyParams{TenantID: tenant, IdempotencyKey: key}))
+	if err != nil || !ok {
+		return nil, s.explain(ctx, "read task by its idempotency key", err)
+	}
+	return taskOf(row), nil
+}
+
 // InsertTask implements task.Store. A missing target is a fault of kind
 // NotFound.
 func (s *Store) InsertTask(ctx context.Context, t *task.Task) (first *task.Task, err error) {

@@ -33,28 +33,32 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 		}
 	}
 	now := s.now()
-	queued, err := s.store.Queued(ctx, a.TenantID, a.ID, mine, now, 64)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range queued {
-		if !a.Can(c.Task.Capability) {
-			continue
-		}
-		t, err := s.store.ClaimTask(ctx, Claim{
-			Ref: Ref{c.Task.ID, c.Task.Attempt}, AgentID: a.ID, MaxActive: maxActive,
-			LeaseUntil: now.Add(s.opts.Lease), At: now,
-		})
+	// What does not suit this agent, however much of it stands in front, must
+	// not hide what does.
+	for seen, limit := 0, 64; ; seen, limit = limit, 4*limit {
+		queued, err := s.store.Queued(ctx, a.TenantID, a.ID, mine, now, limit)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil {
-			continue
+		for _, c := range queued[min(seen, len(queued)):] {
+			if !a.Can(c.Capability) {
+				continue
+			}
+			t, err := s.store.ClaimTask(ctx, Claim{
+				Ref: c.Ref, AgentID: a.ID, MaxActive: maxActive, LeaseUntil: now.Add(s.opts.Lease), At: now,
+			})
+			if err != nil {
+				return nil, err
+			}
+			if t != nil {
+				s.wake.TaskChanged(t.TenantID, t.ID)
+				return s.assignment(ctx, a, t)
+			}
 		}
-		s.wake.TaskChanged(t.TenantID, t.ID)
-		return s.assignment(ctx, a, t)
+		if len(queued) < limit {
+			return nil, nil
+		}
 	}
-	return nil, nil
 }
 
 // Shares returns, for a tenant, a function that reports whether an agent serves
@@ -128,6 +132,8 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 				return nil, nil, err
 			}
 			again = append(again, task)
+		case t.State == api.TaskAssigned && !t.CancelRequested:
+			// The agent may have no new task now; the lease gives it back.
 		case t.State == api.TaskAssigned:
 			// Never begun, and not wanted any more.
 			f := Finish{Ref: ref, AgentID: a.ID, State: api.TaskCancelled, Reason: "cancelled before it began", At: now}

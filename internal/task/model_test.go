@@ -113,14 +113,14 @@ func (m *model) submit(t *rapid.T) {
 	}
 	req.DeliveryTimeout, req.Priority, req.IdempotencyKey = wait, task.PriorityName(k.priority), k.key
 	got, existed, err := m.b.Submit(m.b.ctx, tenant, "tester", req)
-	if !k.shared && m.agents[0].Lifecycle == api.LifecycleRevoked {
+	first := slices.IndexFunc(m.tasks, func(o *modelTask) bool { return k.key != "" && o.key == k.key })
+	if first < 0 && !k.shared && m.agents[0].Lifecycle == api.LifecycleRevoked {
 		wantFault(m.b.t, err, fault.Conflict, "agent_revoked")
 		return
 	}
 	if err != nil {
 		t.Fatalf("submit: %v", err)
 	}
-	first := slices.IndexFunc(m.tasks, func(o *modelTask) bool { return k.key != "" && o.key == k.key })
 	if first >= 0 {
 		if !existed || got.ID != m.tasks[first].id {
 			t.Fatalf("key %s gave task %s (existed %v), first was %s", k.key, got.ID, existed, m.tasks[first].id)

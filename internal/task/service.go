@@ -54,6 +54,14 @@ func NewService(store Store, wake Waker, seal Sealer, tokens TokenIssuer, audit 
 // Submit queues a task. An idempotency key that was seen returns the first
 // task with existed true, whatever the rest of the request says.
 func (s *Service) Submit(ctx context.Context, tenant, by string, req api.TaskRequest) (t *Task, existed bool, err error) {
+	if req.IdempotencyKey != "" {
+		// Before anything is checked: the world may have changed since the
+		// first try, which stands all the same.
+		first, err := s.store.TaskByKey(ctx, tenant, req.IdempotencyKey)
+		if err != nil || first != nil {
+			return first, first != nil, err
+		}
+	}
 	tgt, err := s.store.Target(ctx, tenant, req.Target)
 	if fault.KindOf(err) == fault.NotFound {
 		return nil, false, fault.New(fault.NotFound, "target_not_found",

@@ -17,6 +17,8 @@ type Store interface {
 	// idempotency key already, it adds nothing and returns that one;
 	// otherwise it returns nil.
 	InsertTask(ctx context.Context, t *Task) (first *Task, err error)
+	// TaskByKey returns the tenant's task with that idempotency key, or nil.
+	TaskByKey(ctx context.Context, tenant, key string) (*Task, error)
 	Task(ctx context.Context, tenant, id string) (*Task, error)
 	Tasks(ctx context.Context, tenant string, f Filter) ([]*Task, error)
 

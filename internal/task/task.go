@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
-	"stella-ops.org/stella/internal/target"
 )
 
 // Task is one operation on one target.
@@ -125,10 +124,11 @@ type Filter struct {
 	Limit    int
 }
 
-// Candidate is a queued task with its target.
+// Candidate is a queued task, as far as claiming must know it: a payload may
+// be large, and most candidates are only looked at.
 type Candidate struct {
-	Task   *Task
-	Target *target.Target
+	Ref        Ref
+	Capability string
 }
 
 // Claim takes a task for an agent.

@@ -142,7 +142,7 @@ func TestPolling(t *testing.T) {
 		t.Errorf("log: %s", text)
 	}
 	slow := submitCommand(t, cp, 60, "/bin/sh", "-c", "sleep 600")
-	waitState(t, cp, slow, api.TaskRunning)
+	waitRunning(t, cp, slow)
 	if _, err := cp.Client.CancelTask(t.Context(), slow); err != nil {
 		t.Fatal(err)
 	}
@@ -151,14 +151,14 @@ func TestPolling(t *testing.T) {
 	}
 }
 
-func waitState(t *testing.T, cp *testkit.ControlPlane, id string, want api.TaskState) {
+func waitRunning(t *testing.T, cp *testkit.ControlPlane, id string) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, fmt.Sprintf("task %s to be %s", id, want), func() (bool, string) {
+	testkit.Eventually(t, 20*time.Second, "task "+id+" to run", func() (bool, string) {
 		got, err := cp.Client.Task(t.Context(), id)
 		if err != nil {
 			return false, err.Error()
 		}
-		return got.State == want, string(got.State) + " " + got.Reason
+		return got.State == api.TaskRunning, string(got.State) + " " + got.Reason
 	})
 }
 
@@ -166,7 +166,7 @@ func TestCancelAndTimeout(t *testing.T) {
 	t.Parallel()
 	cp, _ := hostRig(t)
 	id := submitCommand(t, cp, 60, "/bin/sh", "-c", "sleep 600")
-	waitState(t, cp, id, api.TaskRunning)
+	waitRunning(t, cp, id)
 	if _, err := cp.Client.CancelTask(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestServerRestartWhileTasksRun(t *testing.T) {
 		ids = append(ids, submitCommand(t, cp, 60, "/bin/sh", "-c", "echo before; while ! test -e "+gate+"; do sleep 0.05; done; echo after"))
 	}
 	for _, id := range ids {
-		waitState(t, cp, id, api.TaskRunning)
+		waitRunning(t, cp, id)
 	}
 	if err := cp.Stop(); err != nil {
 		t.Fatal(err)

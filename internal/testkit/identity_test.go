@@ -247,6 +247,39 @@ func TestIdentityIsNotTakenOver(t *testing.T) {
 	}
 }
 
+func TestWhatATokenBindsStays(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	token := cp.Token(func(r *api.RegistrationTokenRequest) {
+		r.Group, r.Labels, r.Capabilities = "gold", map[string]string{"tier": "web"}, []string{"docker"}
+	})
+	key := newKey(t)
+	status, body := register(t, cp, token, api.RegisterRequest{Name: "web", Group: "lead", CSR: csr(t, key), Capabilities: []string{"docker.deploy", "host.execute"}})
+	if status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	var res api.RegisterResponse
+	if err := json.Unmarshal(body, &res); err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(res.Certificate))
+	c := httpClient(tlsConfig(cp, tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}))
+	again := api.RegisterRequest{
+		Name: "web", Group: "lead", Labels: map[string]string{"tier": "db", "own": "yes"}, CSR: csr(t, key),
+		Version: "2", Capabilities: []string{"docker.deploy", "host.execute"},
+	}
+	if status, body := call(t, c, http.MethodPost, cp.URL+"/api/v1/agents/register", nil, again); status != http.StatusOK {
+		t.Fatalf("registering anew by the certificate: %d %s", status, body)
+	}
+	got, err := cp.Client.Agent(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != res.AgentID || got.Version != "2" || got.Group != "gold" || got.Labels["tier"] != "web" || got.Labels["own"] != "yes" || strings.Join(got.Capabilities, " ") != "docker.deploy" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestOldTLSIsRefused(t *testing.T) {
 	t.Parallel()
 	cp := testkit.StartServer(t)

@@ -73,7 +73,7 @@ func startProgram(t *testing.T, stdin string, env []string, name string, args ..
 }
 
 // stop sends SIGTERM and returns how the program ended, and how long it took.
-func (p *program) stop(t *testing.T) (error, time.Duration) {
+func (p *program) stop(t *testing.T) (time.Duration, error) {
 	t.Helper()
 	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -81,10 +81,10 @@ func (p *program) stop(t *testing.T) (error, time.Duration) {
 	}
 	select {
 	case err := <-p.done:
-		return err, time.Since(began)
+		return time.Since(began), err
 	case <-time.After(20 * time.Second):
 		t.Fatalf("it did not end on SIGTERM:\n%s", p.stderr.String())
-		return nil, 0
+		return 0, nil
 	}
 }
 
@@ -128,7 +128,7 @@ func TestProgramsStartAndStop(t *testing.T) {
 		if got.Labels["a"] != "b" || got.Group != "g" {
 			t.Errorf("%s: %+v", name, got)
 		}
-		if err, took := agent.stop(t); err != nil || took > 10*time.Second {
+		if took, err := agent.stop(t); err != nil || took > 10*time.Second {
 			t.Errorf("%s ended after %s: %v\n%s", name, took, err, agent.stderr.String())
 		}
 	}
@@ -155,7 +155,7 @@ func TestProgramsStartAndStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := submitCommand(t, cp, 60, "/bin/sh", "-c", "sleep 20")
-	waitState(t, cp, id, api.TaskRunning)
+	waitRunning(t, cp, id)
 	following := make(chan struct{})
 	go func() {
 		defer close(following)
@@ -165,7 +165,7 @@ func TestProgramsStartAndStop(t *testing.T) {
 			}
 		}
 	}()
-	if err, took := server.stop(t); err != nil || took > 10*time.Second {
+	if took, err := server.stop(t); err != nil || took > 10*time.Second {
 		t.Errorf("the server ended after %s: %v\n%s", took, err, server.stderr.String())
 	}
 	second := startProgram(t, "", nil, "stella-agent", "run", "--data", home)

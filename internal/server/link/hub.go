@@ -95,7 +95,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			continue
 		}
 		for _, w := range waiting {
-			h.wake(w.TenantID, w.AgentID)
+			h.wake(w.TenantID, w.AgentID) //nolint:contextcheck // waking shared targets has a time limit of its own
 		}
 	}
 }

@@ -20,8 +20,8 @@ WITH mine AS MATERIALIZED (
   UNION
   SELECT value FROM json_each($5)
 )
-SELECT t.*, g.*
-FROM mine m CROSS JOIN targets g ON g.id = m.id CROSS JOIN task_details t ON t.target_id = g.id
+SELECT t.id, t.attempt, t.capability
+FROM mine m CROSS JOIN targets g ON g.id = m.id CROSS JOIN tasks t ON t.target_id = g.id
 WHERE t.state = 'queued' AND t.expires_at > $1 AND g.tenant_id = $2
   AND NOT (t.changing AND EXISTS (
     SELECT 1 FROM tasks b WHERE b.target_id = t.target_id AND b.changing AND b.state IN ('assigned', 'running')))

@@ -42,11 +42,9 @@ func testQueued(t *testing.T, b *bench) {
 	must(t, err)
 	var order []string
 	for _, c := range got {
-		order = append(order, c.Task.ID)
-		want, err := b.Target(b.ctx, tenant, c.Task.TargetID)
-		must(t, err)
-		same(t, "target of candidate", c.Target, want)
-		same(t, "candidate", c.Task, b.state(t, c.Task.ID))
+		order = append(order, c.Ref.ID)
+		k := b.state(t, c.Ref.ID)
+		same(t, "candidate", c, task.Candidate{Ref: task.Ref{ID: k.ID, Attempt: k.Attempt}, Capability: k.Capability})
 	}
 	same(t, "order", order, []string{urgent.ID, first.ID, second.ID, shared.ID, readBusy.ID})
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/fleet"
 )
 
 // Time is a time to the microsecond in UTC; the zero time is NULL.
@@ -58,6 +59,7 @@ type JSON[T any] struct{ V T }
 type (
 	Labels   = JSON[map[string]string]
 	Strings  = JSON[[]string]
+	Bound    = JSON[fleet.Bound]
 	Usage    = JSON[*api.ResourceUsage]
 	Selector = JSON[*api.AgentSelector]
 	Config   = JSON[api.TargetConfig]

@@ -330,8 +330,8 @@ WITH mine AS MATERIALIZED (
   UNION
   SELECT jsonb_array_elements_text($5::jsonb)
 )
-SELECT t.id, t.tenant_id, t.type, t.target_id, t.target_name, t.agent_name, t.state, t.reason, t.changing, t.capability, t.priority, t.payload, t.sealed, t.timeout_ms, t.idempotency_key, t.agent_id, t.attempt, t.lease_until, t.cancel_requested, t.cancel_requested_at, t.created_by, t.created_at, t.expires_at, t.assigned_at, t.started_at, t.finished_at, t.result, t.target_label, t.agent_label, g.id, g.tenant_id, g.name, g.kind, g.agent_id, g.selector, g.environment, g.labels, g.config, g.created_at, g.updated_at
-FROM mine m JOIN targets g ON g.id = m.id JOIN task_details t ON t.target_id = g.id
+SELECT t.id, t.attempt, t.capability
+FROM mine m JOIN targets g ON g.id = m.id JOIN tasks t ON t.target_id = g.id
 WHERE t.state = 'queued' AND t.expires_at > $1 AND g.tenant_id = $2
   AND NOT (t.changing AND EXISTS (
     SELECT 1 FROM tasks b WHERE b.target_id = t.target_id AND b.changing AND b.state IN ('assigned', 'running')))
@@ -350,8 +350,9 @@ type QueuedParams struct {
 }
 
 type QueuedRow struct {
-	TaskDetail TaskDetail
-	Target     Target
+	ID         string
+	Attempt    int64
+	Capability string
 }
 
 // It begins with the targets, which are few, and not with all that waits in
@@ -371,48 +372,7 @@ func (q *Queries) Queued(ctx context.Context, arg QueuedParams) ([]*QueuedRow, e
 	var items []*QueuedRow
 	for rows.Next() {
 		var i QueuedRow
-		if err := rows.Scan(
-			&i.TaskDetail.ID,
-			&i.TaskDetail.TenantID,
-			&i.TaskDetail.Type,
-			&i.TaskDetail.TargetID,
-			&i.TaskDetail.TargetName,
-			&i.TaskDetail.AgentName,
-			&i.TaskDetail.State,
-			&i.TaskDetail.Reason,
-			&i.TaskDetail.Changing,
-			&i.TaskDetail.Capability,
-			&i.TaskDetail.Priority,
-			&i.TaskDetail.Payload,
-			&i.TaskDetail.Sealed,
-			&i.TaskDetail.TimeoutMS,
-			&i.TaskDetail.IdempotencyKey,
-			&i.TaskDetail.AgentID,
-			&i.TaskDetail.Attempt,
-			&i.TaskDetail.LeaseUntil,
-			&i.TaskDetail.CancelRequested,
-			&i.TaskDetail.CancelRequestedAt,
-			&i.TaskDetail.CreatedBy,
-			&i.TaskDetail.CreatedAt,
-			&i.TaskDetail.ExpiresAt,
-			&i.TaskDetail.AssignedAt,
-			&i.TaskDetail.StartedAt,
-			&i.TaskDetail.FinishedAt,
-			&i.TaskDetail.Result,
-			&i.TaskDetail.TargetLabel,
-			&i.TaskDetail.AgentLabel,
-			&i.Target.ID,
-			&i.Target.TenantID,
-			&i.Target.Name,
-			&i.Target.Kind,
-			&i.Target.AgentID,
-			&i.Target.Selector,
-			&i.Target.Environment,
-			&i.Target.Labels,
-			&i.Target.Config,
-			&i.Target.CreatedAt,
-			&i.Target.UpdatedAt,
-		); err != nil {
+		if err := rows.Scan(&i.ID, &i.Attempt, &i.Capability); err != nil {
 			return nil, err
 		}
 		items = append(items, &i)

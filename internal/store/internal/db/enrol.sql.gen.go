@@ -12,7 +12,7 @@ import (
 )
 
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, c.revoked_at AS certificate_revoked_at
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, c.revoked_at AS certificate_revoked_at
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -40,6 +40,7 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.Labels,
 		&i.Agent.Capabilities,
 		&i.Agent.AllowedCapabilities,
+		&i.Agent.Bound,
 		&i.Agent.Routes,
 		&i.Agent.EncryptionKey,
 		&i.Agent.PublicKeyHash,
@@ -59,8 +60,8 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 const insertAgent = `-- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
 `
 
 type InsertAgentParams struct {
@@ -88,6 +89,7 @@ type InsertAgentParams struct {
 	ResourceUsage          column.Usage
 	CreatedAt              column.Time
 	UpdatedAt              column.Time
+	Bound                  column.Bound
 }
 
 func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error {
@@ -116,6 +118,7 @@ func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error 
 		arg.ResourceUsage,
 		arg.CreatedAt,
 		arg.UpdatedAt,
+		arg.Bound,
 	)
 	return err
 }
@@ -244,7 +247,7 @@ const resumeAgent = `-- name: ResumeAgent :execrows
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
 `
 
@@ -266,6 +269,7 @@ type ResumeAgentParams struct {
 	CertificateNotAfter    column.Time
 	UpdatedAt              column.Time
 	AllowedCapabilities    column.Strings
+	Bound                  column.Bound
 }
 
 // What people decided and what heartbeats say is not the agent's to change.
@@ -288,6 +292,7 @@ func (q *Queries) ResumeAgent(ctx context.Context, arg ResumeAgentParams) (int64
 		arg.CertificateNotAfter,
 		arg.UpdatedAt,
 		arg.AllowedCapabilities,
+		arg.Bound,
 	)
 	if err != nil {
 		return 0, err

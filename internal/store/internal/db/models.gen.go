@@ -36,6 +36,7 @@ type Agent struct {
 	Labels                 column.Labels
 	Capabilities           column.Strings
 	AllowedCapabilities    column.Strings
+	Bound                  column.Bound
 	Routes                 column.Strings
 	EncryptionKey          string
 	PublicKeyHash          string

@@ -34,6 +34,8 @@ CREATE TABLE agents (
     capabilities            JSONB NOT NULL DEFAULT '[]',
     -- What of them the agent may offer; empty is all.
     allowed_capabilities    JSONB NOT NULL DEFAULT '[]',
+    -- What else its token said of it, which it cannot change.
+    bound                   JSONB NOT NULL DEFAULT '{}',
     routes                  JSONB NOT NULL DEFAULT '[]',
     encryption_key          TEXT NOT NULL,
     public_key_hash         TEXT NOT NULL,

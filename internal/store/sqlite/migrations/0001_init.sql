@@ -33,6 +33,8 @@ CREATE TABLE agents (
     capabilities            TEXT NOT NULL DEFAULT '[]',
     -- What of them the agent may offer; empty is all.
     allowed_capabilities    TEXT NOT NULL DEFAULT '[]',
+    -- What else its token said of it, which it cannot change.
+    bound                   TEXT NOT NULL DEFAULT '{}',
     routes                  TEXT NOT NULL DEFAULT '[]',
     encryption_key          TEXT NOT NULL,
     public_key_hash         TEXT NOT NULL,

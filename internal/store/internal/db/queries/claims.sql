@@ -6,8 +6,8 @@ WITH mine AS MATERIALIZED (
   UNION
   SELECT jsonb_array_elements_text(sqlc.arg(shared_targets)::jsonb)
 )
-SELECT sqlc.embed(t), sqlc.embed(g)
-FROM mine m JOIN targets g ON g.id = m.id JOIN task_details t ON t.target_id = g.id
+SELECT t.id, t.attempt, t.capability
+FROM mine m JOIN targets g ON g.id = m.id JOIN tasks t ON t.target_id = g.id
 WHERE t.state = 'queued' AND t.expires_at > sqlc.arg(at) AND g.tenant_id = sqlc.arg(tenant_id)
   AND NOT (t.changing AND EXISTS (
     SELECT 1 FROM tasks b WHERE b.target_id = t.target_id AND b.changing AND b.state IN ('assigned', 'running')))

@@ -32,15 +32,15 @@ ON CONFLICT (token_id, public_key_hash) DO NOTHING;
 -- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24);
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
 
 -- name: ResumeAgent :execrows
 -- What people decided and what heartbeats say is not the agent's to change.
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
 
 -- name: InsertCertificate :exec
