@@ -289,8 +289,10 @@ func (m *model) resume(t *rapid.T) {
 			}
 		case k.state == api.TaskRunning:
 			k.state, k.result = api.TaskFailed, &api.TaskResult{ErrorType: api.ErrAgentLost}
-		case k.cancel || a.Lifecycle != api.LifecycleActive:
+		case k.cancel:
 			k.state = api.TaskCancelled
+		case a.Lifecycle != api.LifecycleActive:
+			// Not now; its lease decides.
 		default:
 			wantAgain = append(wantAgain, k.id)
 		}
