@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -98,7 +99,13 @@ func put(ctx context.Context, root *os.Root, name string, a *api.ArtifactReferen
 	if err := f.Sync(); err != nil {
 		return 0, fmt.Errorf("write %q: %w", a.Name, err)
 	}
-	return size, f.Close()
+	if err := f.Close(); err != nil {
+		return 0, fmt.Errorf("write %q: %w", a.Name, err)
+	}
+	if mode&0o111 != 0 {
+		err = settle(ctx, filepath.Join(root.Name(), filepath.FromSlash(name)))
+	}
+	return size, err
 }
 
 func (d *deployment) staging() string {
