@@ -27,10 +27,8 @@ type connector struct {
 	log      *slog.Logger
 	beat     chan struct{} // a heartbeat is wanted now
 
-	usage usageMeter
-	// Owned by Run.
-	failures  int // in a row, over all carriers
-	unhealthy string
+	usage    usageMeter
+	failures int // in a row, over all carriers; owned by Run
 }
 
 func newConnector(a *Agent, id *identity, run *runner) (*connector, error) {
@@ -99,8 +97,7 @@ func (c *connector) Run(ctx context.Context) error {
 			current, tries = (current+1)%len(c.carriers), 0
 		}
 		if limit := c.agent.Config.MaxReconnectAttempts; limit > 0 && c.failures == limit {
-			c.unhealthy = fmt.Sprintf("out of reach of the server for %d attempts, last: %v", c.failures, err)
-			c.log.ErrorContext(ctx, "the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", explain(err))
+			c.log.ErrorContext(ctx, "unhealthy: the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", explain(err))
 		}
 		step := c.failures
 		if connected && time.Since(began) < 10*time.Second {
@@ -162,7 +159,6 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor
 	if welcome == nil {
 		return false, errors.New("the server did not begin with a welcome")
 	}
-	c.unhealthy = ""
 	c.log.InfoContext(ctx, "connected", "server", welcome.GetServer(), "transport", carrier.Name())
 	if skew := time.Since(welcome.GetServerTime().AsTime()); skew.Abs() > 30*time.Second {
 		c.log.WarnContext(ctx, "this machine's clock and the server's differ", "difference", skew.Round(time.Second).String())
@@ -239,7 +235,7 @@ func (c *connector) heartbeat(ctx context.Context) *stellav1.ConnectRequest {
 		c.log.ErrorContext(ctx, "the resource usage was not encoded", "error", err)
 	}
 	status := api.StatusOnline
-	if c.unhealthy != "" || c.agent.capabilities.broken() != "" {
+	if c.agent.capabilities.broken() != "" {
 		status = api.StatusDegraded
 	}
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{

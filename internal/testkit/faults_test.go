@@ -252,7 +252,7 @@ func TestServerRestartWhileTasksRun(t *testing.T) {
 func TestAgentThatNeverReturnsIsLost(t *testing.T) {
 	t.Parallel()
 	cp := testkit.StartServer(t, func(c *server.Config) {
-		c.HeartbeatInterval, c.StaleAfter, c.TaskLease = 200*time.Millisecond, 2*time.Second, 2*time.Second
+		c.HeartbeatInterval, c.StaleAfter, c.DeadAfter, c.TaskLease = 200*time.Millisecond, 2*time.Second, 2*time.Second, 2*time.Second
 	})
 	h := newHandmade(t, cp, "web")
 	if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "d", Kind: "docker", Agent: "web"}); err != nil {
@@ -291,13 +291,20 @@ func TestAgentThatNeverReturnsIsLost(t *testing.T) {
 	if !found {
 		t.Error("the audit log does not have the late result")
 	}
-	testkit.Eventually(t, 20*time.Second, "the agent to be stale or dead", func() (bool, string) {
-		v, err := cp.Client.Agent(t.Context(), h.id)
-		if err != nil {
-			return false, err.Error()
-		}
-		return v.Liveness != api.Live, string(v.Liveness)
-	})
+	becomes := func(want api.Liveness) {
+		t.Helper()
+		testkit.Eventually(t, 20*time.Second, "the agent to be "+string(want), func() (bool, string) {
+			v, err := cp.Client.Agent(t.Context(), h.id)
+			if err != nil {
+				return false, err.Error()
+			}
+			return v.Liveness == want, string(v.Liveness)
+		})
+	}
+	becomes(api.Dead) // by way of stale
+	h.beat(t, c)
+	becomes(api.Live)
+	becomes(api.Stale)
 }
 
 func TestStoreGoneTurnsReadinessFalse(t *testing.T) {

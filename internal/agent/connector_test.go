@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/agent/link"
+)
+
+// way is a carrier whose connections come about, or do not.
+type way struct {
+	name  string
+	log   *[]string
+	mu    *sync.Mutex
+	works bool
+}
+
+func (w *way) Name() string { return w.name }
+
+func (w *way) Dial(ctx context.Context, _ *stellav1.Hello) (link.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*w.log = append(*w.log, w.name)
+	if !w.works {
+		return nil, errors.New("it does not get through")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c := &pipe{ctx: ctx, cancel: cancel, down: make(chan *stellav1.ConnectResponse, 1)}
+	c.down <- &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{HeartbeatIntervalMs: 30_000}}}
+	return c, nil
+}
+
+// pipe is a connection on which nothing but the welcome comes.
+type pipe struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	down   chan *stellav1.ConnectResponse
+}
+
+func (p *pipe) Send(*stellav1.ConnectRequest) error { return p.ctx.Err() }
+func (p *pipe) Close()                              { p.cancel() }
+func (p *pipe) Recv() (*stellav1.ConnectResponse, error) {
+	select {
+	case f := <-p.down:
+		return f, nil
+	case <-p.ctx.Done():
+		return nil, p.ctx.Err()
+	}
+}
+
+// lines keeps what is logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// dials runs a connector for a while and returns which carriers it dialled, in
+// order, and what it logged.
+func dials(t *testing.T, best, lesser bool, d time.Duration) ([]string, string) {
+	var dialled []string
+	var mu sync.Mutex
+	var said lines
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxReconnectAttempts: 10, MaxConcurrentTasks: 1, DrainTimeout: time.Second}
+	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
+	c := &connector{
+		agent: a, run: newRunner(nil, nil, "a", cfg.Data, 1, log), log: log, beat: make(chan struct{}, 1),
+		carriers: []link.Carrier{&way{"best", &dialled, &mu, best}, &way{"lesser", &dialled, &mu, lesser}},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	if err := c.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	return dialled, said.text.String()
+}
+
+func TestConnectorStaysWithTheBest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got, _ := dials(t, true, true, time.Hour)
+		if !slices.Equal(got, []string{"best"}) {
+			t.Errorf("dialled %v", got)
+		}
+	})
+}
+
+func TestConnectorFallsBackAndLooksForTheBestAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got, _ := dials(t, false, true, 10*time.Minute)
+		want := []string{"best", "best", "best", "lesser", "best", "lesser", "best", "lesser"}
+		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+			t.Fatalf("dialled %v", got)
+		}
+		if len(got) > 16 {
+			t.Errorf("the best carrier was tried too often in ten minutes: %v", got)
+		}
+	})
+}
+
+func TestConnectorNeverGivesUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got, said := dials(t, false, false, time.Hour)
+		if n := len(got); n < 60 || n > 400 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		if !slices.Contains(got, "best") || !slices.Contains(got, "lesser") {
+			t.Errorf("not every carrier was tried: %v", got)
+		}
+		if n := strings.Count(said, "unhealthy"); n != 1 || !strings.Contains(said, fmt.Sprintf("attempts=%d", 10)) {
+			t.Errorf("it called itself unhealthy %d times", n)
+		}
+	})
+}
