@@ -85,8 +85,8 @@ type Agent struct {
 	Routes        []string          `json:"routes,omitempty"`
 	ResourceUsage *ResourceUsage    `json:"resourceUsage,omitempty"`
 	LastHeartbeat *time.Time        `json:"lastHeartbeat,omitempty"`
-	// Transport is how the agent is connected now: grpc, poll, or empty.
-	Transport              string     `json:"transport,omitempty" doc:"How it is connected: grpc, poll, or empty when it is not."`
+	// Transport is how the agent is connected now: websocket, grpc, poll, or empty.
+	Transport              string     `json:"transport,omitempty" doc:"How it is connected: websocket, grpc, poll, or empty when it is not."`
 	NotAccepting           string     `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
 	CertificateFingerprint string     `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
 	CertificateNotAfter    *time.Time `json:"certificateNotAfter,omitempty"`
@@ -145,9 +145,14 @@ type HeartbeatResponse struct {
 	Tasks []AgentTask `json:"tasks" doc:"Tasks to run. One that was not taken or completed comes again."`
 	// Cancelled names running tasks that the agent is asked to stop.
 	Cancelled []TaskRef `json:"cancelled,omitempty" doc:"Running tasks to stop."`
+	// Commands are those that wait for the agent and that no stream carries;
+	// each is handed out once.
+	Commands []AgentCommand `json:"commands,omitempty" doc:"Commands to run and to acknowledge. Each comes once."`
 	// IntervalMs is when the server wants the next heartbeat.
 	IntervalMs int64     `json:"intervalMs" doc:"When to report again, in milliseconds."`
 	ServerTime time.Time `json:"serverTime"`
+	// ReconnectWindowMs spreads a fleet that has lost its server.
+	ReconnectWindowMs int64 `json:"reconnectWindowMs,omitempty" doc:"After losing the server, wait a random part of this, in milliseconds, before the next request."`
 }
 
 // AgentToken is the answer of POST /api/v1/agents/token.

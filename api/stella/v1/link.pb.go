@@ -35,6 +35,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_TaskAccepted
 	//	*ConnectRequest_LogChunk
 	//	*ConnectRequest_TaskResult
+	//	*ConnectRequest_CommandAck
 	Frame         isConnectRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -122,6 +123,15 @@ func (x *ConnectRequest) GetTaskResult() *TaskResult {
 	return nil
 }
 
+func (x *ConnectRequest) GetCommandAck() *CommandAck {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectRequest_CommandAck); ok {
+			return x.CommandAck
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Frame interface {
 	isConnectRequest_Frame()
 }
@@ -146,6 +156,10 @@ type ConnectRequest_TaskResult struct {
 	TaskResult *TaskResult `protobuf:"bytes,5,opt,name=task_result,json=taskResult,proto3,oneof"`
 }
 
+type ConnectRequest_CommandAck struct {
+	CommandAck *CommandAck `protobuf:"bytes,6,opt,name=command_ack,json=commandAck,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Frame() {}
 
 func (*ConnectRequest_Heartbeat) isConnectRequest_Frame() {}
@@ -155,6 +169,8 @@ func (*ConnectRequest_TaskAccepted) isConnectRequest_Frame() {}
 func (*ConnectRequest_LogChunk) isConnectRequest_Frame() {}
 
 func (*ConnectRequest_TaskResult) isConnectRequest_Frame() {}
+
+func (*ConnectRequest_CommandAck) isConnectRequest_Frame() {}
 
 // ConnectResponse is a frame from the server down to the agent.
 type ConnectResponse struct {
@@ -167,6 +183,8 @@ type ConnectResponse struct {
 	//	*ConnectResponse_ResultAck
 	//	*ConnectResponse_LogAck
 	//	*ConnectResponse_HeartbeatAck
+	//	*ConnectResponse_Command
+	//	*ConnectResponse_CommandReceipt
 	Frame         isConnectResponse_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -263,6 +281,24 @@ func (x *ConnectResponse) GetHeartbeatAck() *HeartbeatAck {
 	return nil
 }
 
+func (x *ConnectResponse) GetCommand() *Command {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectResponse_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetCommandReceipt() *CommandReceipt {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectResponse_CommandReceipt); ok {
+			return x.CommandReceipt
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Frame interface {
 	isConnectResponse_Frame()
 }
@@ -291,6 +327,14 @@ type ConnectResponse_HeartbeatAck struct {
 	HeartbeatAck *HeartbeatAck `protobuf:"bytes,6,opt,name=heartbeat_ack,json=heartbeatAck,proto3,oneof"`
 }
 
+type ConnectResponse_Command struct {
+	Command *Command `protobuf:"bytes,7,opt,name=command,proto3,oneof"`
+}
+
+type ConnectResponse_CommandReceipt struct {
+	CommandReceipt *CommandReceipt `protobuf:"bytes,8,opt,name=command_receipt,json=commandReceipt,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Frame() {}
 
 func (*ConnectResponse_Task) isConnectResponse_Frame() {}
@@ -302,6 +346,10 @@ func (*ConnectResponse_ResultAck) isConnectResponse_Frame() {}
 func (*ConnectResponse_LogAck) isConnectResponse_Frame() {}
 
 func (*ConnectResponse_HeartbeatAck) isConnectResponse_Frame() {}
+
+func (*ConnectResponse_Command) isConnectResponse_Frame() {}
+
+func (*ConnectResponse_CommandReceipt) isConnectResponse_Frame() {}
 
 // Hello says who speaks, in which version, and what the agent still holds, so
 // that the server can hand out again what was lost in between.
@@ -402,9 +450,13 @@ type Welcome struct {
 	HeartbeatIntervalMs int64                  `protobuf:"varint,1,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
 	ServerTime          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	// The name of the server that holds the link.
-	Server        string `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Server string `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
+	// When the link is lost, the agent waits a random part of this before it
+	// dials again. It grows with the fleet, so that the fleet comes back at a
+	// rate that the server can bear.
+	ReconnectWindowMs int64 `protobuf:"varint,4,opt,name=reconnect_window_ms,json=reconnectWindowMs,proto3" json:"reconnect_window_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -456,6 +508,13 @@ func (x *Welcome) GetServer() string {
 		return x.Server
 	}
 	return ""
+}
+
+func (x *Welcome) GetReconnectWindowMs() int64 {
+	if x != nil {
+		return x.ReconnectWindowMs
+	}
+	return 0
 }
 
 // Heartbeat says that the agent is alive, how its machine is, and which tasks
@@ -548,10 +607,12 @@ func (x *Heartbeat) GetSentAt() *timestamppb.Timestamp {
 
 // HeartbeatAck tells the agent that the server has heard it.
 type HeartbeatAck struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// The reconnect window as it is now; 0 when it has not changed.
+	ReconnectWindowMs int64 `protobuf:"varint,2,opt,name=reconnect_window_ms,json=reconnectWindowMs,proto3" json:"reconnect_window_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *HeartbeatAck) Reset() {
@@ -589,6 +650,13 @@ func (x *HeartbeatAck) GetServerTime() *timestamppb.Timestamp {
 		return x.ServerTime
 	}
 	return nil
+}
+
+func (x *HeartbeatAck) GetReconnectWindowMs() int64 {
+	if x != nil {
+		return x.ReconnectWindowMs
+	}
+	return 0
 }
 
 // TaskRef names one attempt at a task.
@@ -1118,19 +1186,201 @@ func (x *ResultAck) GetReason() string {
 	return ""
 }
 
+// Command hands a command to the agent. The agent runs one command id once.
+type Command struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The command as JSON, in the shape of the REST API's AgentCommand.
+	CommandJson   []byte `protobuf:"bytes,1,opt,name=command_json,json=commandJson,proto3" json:"command_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command) Reset() {
+	*x = Command{}
+	mi := &file_stella_v1_link_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command) ProtoMessage() {}
+
+func (x *Command) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command.ProtoReflect.Descriptor instead.
+func (*Command) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Command) GetCommandJson() []byte {
+	if x != nil {
+		return x.CommandJson
+	}
+	return nil
+}
+
+// CommandAck says how a command ended on the agent, which says it again until
+// a CommandReceipt comes.
+type CommandAck struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	CommandId string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Failed    bool                   `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	// What the command brought, as JSON; empty for nothing.
+	ResultJson    []byte `protobuf:"bytes,3,opt,name=result_json,json=resultJson,proto3" json:"result_json,omitempty"`
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandAck) Reset() {
+	*x = CommandAck{}
+	mi := &file_stella_v1_link_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandAck) ProtoMessage() {}
+
+func (x *CommandAck) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandAck.ProtoReflect.Descriptor instead.
+func (*CommandAck) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CommandAck) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *CommandAck) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+func (x *CommandAck) GetResultJson() []byte {
+	if x != nil {
+		return x.ResultJson
+	}
+	return nil
+}
+
+func (x *CommandAck) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// CommandReceipt says that the server knows how a command ended, and that the
+// agent may forget it.
+type CommandReceipt struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	CommandId string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// Whether the agent's answer is what stands.
+	Accepted      bool   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandReceipt) Reset() {
+	*x = CommandReceipt{}
+	mi := &file_stella_v1_link_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandReceipt) ProtoMessage() {}
+
+func (x *CommandReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandReceipt.ProtoReflect.Descriptor instead.
+func (*CommandReceipt) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CommandReceipt) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *CommandReceipt) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *CommandReceipt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_stella_v1_link_proto protoreflect.FileDescriptor
 
 const file_stella_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x14stella/v1/link.proto\x12\tstella.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x02\n" +
+	"\x14stella/v1/link.proto\x12\tstella.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x02\n" +
 	"\x0eConnectRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.stella.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.stella.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
 	"\rtask_accepted\x18\x03 \x01(\v2\x17.stella.v1.TaskAcceptedH\x00R\ftaskAccepted\x122\n" +
 	"\tlog_chunk\x18\x04 \x01(\v2\x13.stella.v1.LogChunkH\x00R\blogChunk\x128\n" +
 	"\vtask_result\x18\x05 \x01(\v2\x15.stella.v1.TaskResultH\x00R\n" +
-	"taskResultB\a\n" +
-	"\x05frame\"\xd0\x02\n" +
+	"taskResult\x128\n" +
+	"\vcommand_ack\x18\x06 \x01(\v2\x15.stella.v1.CommandAckH\x00R\n" +
+	"commandAckB\a\n" +
+	"\x05frame\"\xc6\x03\n" +
 	"\x0fConnectResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.stella.v1.WelcomeH\x00R\awelcome\x12%\n" +
 	"\x04task\x18\x02 \x01(\v2\x0f.stella.v1.TaskH\x00R\x04task\x128\n" +
@@ -1139,7 +1389,9 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\n" +
 	"result_ack\x18\x04 \x01(\v2\x14.stella.v1.ResultAckH\x00R\tresultAck\x12,\n" +
 	"\alog_ack\x18\x05 \x01(\v2\x11.stella.v1.LogAckH\x00R\x06logAck\x12>\n" +
-	"\rheartbeat_ack\x18\x06 \x01(\v2\x17.stella.v1.HeartbeatAckH\x00R\fheartbeatAckB\a\n" +
+	"\rheartbeat_ack\x18\x06 \x01(\v2\x17.stella.v1.HeartbeatAckH\x00R\fheartbeatAck\x12.\n" +
+	"\acommand\x18\a \x01(\v2\x12.stella.v1.CommandH\x00R\acommand\x12D\n" +
+	"\x0fcommand_receipt\x18\b \x01(\v2\x19.stella.v1.CommandReceiptH\x00R\x0ecommandReceiptB\a\n" +
 	"\x05frame\"\xff\x01\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x18\n" +
@@ -1147,22 +1399,24 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\fcapabilities\x18\x03 \x03(\tR\fcapabilities\x120\n" +
 	"\x14max_concurrent_tasks\x18\x04 \x01(\x05R\x12maxConcurrentTasks\x12&\n" +
 	"\x04held\x18\x05 \x03(\v2\x12.stella.v1.TaskRefR\x04held\x123\n" +
-	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\x92\x01\n" +
+	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\xc2\x01\n" +
 	"\aWelcome\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12\x16\n" +
-	"\x06server\x18\x03 \x01(\tR\x06server\"\xff\x01\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\x12.\n" +
+	"\x13reconnect_window_ms\x18\x04 \x01(\x03R\x11reconnectWindowMs\"\xff\x01\n" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12.\n" +
 	"\x13resource_usage_json\x18\x02 \x01(\fR\x11resourceUsageJson\x12,\n" +
 	"\arunning\x18\x03 \x03(\v2\x12.stella.v1.TaskRefR\arunning\x12#\n" +
 	"\rnot_accepting\x18\x04 \x01(\tR\fnotAccepting\x12\"\n" +
 	"\fcapabilities\x18\x05 \x03(\tR\fcapabilities\x123\n" +
-	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"K\n" +
+	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"{\n" +
 	"\fHeartbeatAck\x12;\n" +
 	"\vserver_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime\"<\n" +
+	"serverTime\x12.\n" +
+	"\x13reconnect_window_ms\x18\x02 \x01(\x03R\x11reconnectWindowMs\"<\n" +
 	"\aTaskRef\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x03R\aattempt\"#\n" +
@@ -1198,6 +1452,21 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\tResultAck\x12$\n" +
 	"\x03ref\x18\x01 \x01(\v2\x12.stella.v1.TaskRefR\x03ref\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\",\n" +
+	"\aCommand\x12!\n" +
+	"\fcommand_json\x18\x01 \x01(\fR\vcommandJson\"z\n" +
+	"\n" +
+	"CommandAck\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\bR\x06failed\x12\x1f\n" +
+	"\vresult_json\x18\x03 \x01(\fR\n" +
+	"resultJson\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"c\n" +
+	"\x0eCommandReceipt\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason2S\n" +
 	"\vLinkService\x12D\n" +
 	"\aConnect\x12\x19.stella.v1.ConnectRequest\x1a\x1a.stella.v1.ConnectResponse(\x010\x01B.Z,stella-ops.org/stella/api/stella/v1;stellav1b\x06proto3"
@@ -1214,7 +1483,7 @@ func file_stella_v1_link_proto_rawDescGZIP() []byte {
 	return file_stella_v1_link_proto_rawDescData
 }
 
-var file_stella_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_stella_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_stella_v1_link_proto_goTypes = []any{
 	(*ConnectRequest)(nil),        // 0: stella.v1.ConnectRequest
 	(*ConnectResponse)(nil),       // 1: stella.v1.ConnectResponse
@@ -1231,7 +1500,10 @@ var file_stella_v1_link_proto_goTypes = []any{
 	(*LogAck)(nil),                // 12: stella.v1.LogAck
 	(*TaskResult)(nil),            // 13: stella.v1.TaskResult
 	(*ResultAck)(nil),             // 14: stella.v1.ResultAck
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Command)(nil),               // 15: stella.v1.Command
+	(*CommandAck)(nil),            // 16: stella.v1.CommandAck
+	(*CommandReceipt)(nil),        // 17: stella.v1.CommandReceipt
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_stella_v1_link_proto_depIdxs = []int32{
 	2,  // 0: stella.v1.ConnectRequest.hello:type_name -> stella.v1.Hello
@@ -1239,34 +1511,37 @@ var file_stella_v1_link_proto_depIdxs = []int32{
 	8,  // 2: stella.v1.ConnectRequest.task_accepted:type_name -> stella.v1.TaskAccepted
 	10, // 3: stella.v1.ConnectRequest.log_chunk:type_name -> stella.v1.LogChunk
 	13, // 4: stella.v1.ConnectRequest.task_result:type_name -> stella.v1.TaskResult
-	3,  // 5: stella.v1.ConnectResponse.welcome:type_name -> stella.v1.Welcome
-	7,  // 6: stella.v1.ConnectResponse.task:type_name -> stella.v1.Task
-	9,  // 7: stella.v1.ConnectResponse.cancel_task:type_name -> stella.v1.CancelTask
-	14, // 8: stella.v1.ConnectResponse.result_ack:type_name -> stella.v1.ResultAck
-	12, // 9: stella.v1.ConnectResponse.log_ack:type_name -> stella.v1.LogAck
-	5,  // 10: stella.v1.ConnectResponse.heartbeat_ack:type_name -> stella.v1.HeartbeatAck
-	6,  // 11: stella.v1.Hello.held:type_name -> stella.v1.TaskRef
-	15, // 12: stella.v1.Hello.sent_at:type_name -> google.protobuf.Timestamp
-	15, // 13: stella.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	6,  // 14: stella.v1.Heartbeat.running:type_name -> stella.v1.TaskRef
-	15, // 15: stella.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
-	15, // 16: stella.v1.HeartbeatAck.server_time:type_name -> google.protobuf.Timestamp
-	6,  // 17: stella.v1.TaskAccepted.ref:type_name -> stella.v1.TaskRef
-	15, // 18: stella.v1.TaskAccepted.at:type_name -> google.protobuf.Timestamp
-	6,  // 19: stella.v1.CancelTask.ref:type_name -> stella.v1.TaskRef
-	6,  // 20: stella.v1.LogChunk.ref:type_name -> stella.v1.TaskRef
-	11, // 21: stella.v1.LogChunk.entries:type_name -> stella.v1.LogEntry
-	15, // 22: stella.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	6,  // 23: stella.v1.LogAck.ref:type_name -> stella.v1.TaskRef
-	6,  // 24: stella.v1.TaskResult.ref:type_name -> stella.v1.TaskRef
-	6,  // 25: stella.v1.ResultAck.ref:type_name -> stella.v1.TaskRef
-	0,  // 26: stella.v1.LinkService.Connect:input_type -> stella.v1.ConnectRequest
-	1,  // 27: stella.v1.LinkService.Connect:output_type -> stella.v1.ConnectResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	16, // 5: stella.v1.ConnectRequest.command_ack:type_name -> stella.v1.CommandAck
+	3,  // 6: stella.v1.ConnectResponse.welcome:type_name -> stella.v1.Welcome
+	7,  // 7: stella.v1.ConnectResponse.task:type_name -> stella.v1.Task
+	9,  // 8: stella.v1.ConnectResponse.cancel_task:type_name -> stella.v1.CancelTask
+	14, // 9: stella.v1.ConnectResponse.result_ack:type_name -> stella.v1.ResultAck
+	12, // 10: stella.v1.ConnectResponse.log_ack:type_name -> stella.v1.LogAck
+	5,  // 11: stella.v1.ConnectResponse.heartbeat_ack:type_name -> stella.v1.HeartbeatAck
+	15, // 12: stella.v1.ConnectResponse.command:type_name -> stella.v1.Command
+	17, // 13: stella.v1.ConnectResponse.command_receipt:type_name -> stella.v1.CommandReceipt
+	6,  // 14: stella.v1.Hello.held:type_name -> stella.v1.TaskRef
+	18, // 15: stella.v1.Hello.sent_at:type_name -> google.protobuf.Timestamp
+	18, // 16: stella.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	6,  // 17: stella.v1.Heartbeat.running:type_name -> stella.v1.TaskRef
+	18, // 18: stella.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
+	18, // 19: stella.v1.HeartbeatAck.server_time:type_name -> google.protobuf.Timestamp
+	6,  // 20: stella.v1.TaskAccepted.ref:type_name -> stella.v1.TaskRef
+	18, // 21: stella.v1.TaskAccepted.at:type_name -> google.protobuf.Timestamp
+	6,  // 22: stella.v1.CancelTask.ref:type_name -> stella.v1.TaskRef
+	6,  // 23: stella.v1.LogChunk.ref:type_name -> stella.v1.TaskRef
+	11, // 24: stella.v1.LogChunk.entries:type_name -> stella.v1.LogEntry
+	18, // 25: stella.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	6,  // 26: stella.v1.LogAck.ref:type_name -> stella.v1.TaskRef
+	6,  // 27: stella.v1.TaskResult.ref:type_name -> stella.v1.TaskRef
+	6,  // 28: stella.v1.ResultAck.ref:type_name -> stella.v1.TaskRef
+	0,  // 29: stella.v1.LinkService.Connect:input_type -> stella.v1.ConnectRequest
+	1,  // 30: stella.v1.LinkService.Connect:output_type -> stella.v1.ConnectResponse
+	30, // [30:31] is the sub-list for method output_type
+	29, // [29:30] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_stella_v1_link_proto_init() }
@@ -1280,6 +1555,7 @@ func file_stella_v1_link_proto_init() {
 		(*ConnectRequest_TaskAccepted)(nil),
 		(*ConnectRequest_LogChunk)(nil),
 		(*ConnectRequest_TaskResult)(nil),
+		(*ConnectRequest_CommandAck)(nil),
 	}
 	file_stella_v1_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
@@ -1288,6 +1564,8 @@ func file_stella_v1_link_proto_init() {
 		(*ConnectResponse_ResultAck)(nil),
 		(*ConnectResponse_LogAck)(nil),
 		(*ConnectResponse_HeartbeatAck)(nil),
+		(*ConnectResponse_Command)(nil),
+		(*ConnectResponse_CommandReceipt)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1295,7 +1573,7 @@ func file_stella_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stella_v1_link_proto_rawDesc), len(file_stella_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

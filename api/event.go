@@ -1,0 +1,52 @@
+package api
+
+import "time"
+
+// Event is one thing that happened, as those who follow the server see it. Its
+// kind says which of the fields mean something.
+type Event struct {
+	_ struct{} `json:"-" additionalProperties:"true"`
+	// ID grows with each event of one stream; it begins anew with the stream.
+	ID        uint64    `json:"id"`
+	At        time.Time `json:"at"`
+	Kind      string    `json:"kind" doc:"What happened, as in agent.stale, task.failed or command.expired."`
+	AgentID   string    `json:"agentId,omitempty"`
+	AgentName string    `json:"agentName,omitempty"`
+	TaskID    string    `json:"taskId,omitempty"`
+	TargetID  string    `json:"targetId,omitempty"`
+	Target    string    `json:"target,omitempty" doc:"The name of the target."`
+	CommandID string    `json:"commandId,omitempty"`
+	// Type is the task's or the command's.
+	Type   string `json:"type,omitempty" doc:"The type of the task or the command."`
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty" doc:"Who did it, when somebody did."`
+}
+
+// The kinds of events. The word before the dot is what it happened to.
+const (
+	EventAgentRegistered   = "agent.registered"
+	EventAgentUpdated      = "agent.updated"
+	EventAgentConnected    = "agent.connected"
+	EventAgentDisconnected = "agent.disconnected"
+	EventAgentLive         = "agent.live"
+	EventAgentStale        = "agent.stale"
+	EventAgentDead         = "agent.dead"
+	EventAgentActivated    = "agent.activated"
+	EventAgentDeactivated  = "agent.deactivated"
+	EventAgentRevoked      = "agent.revoked"
+	EventAgentDeleted      = "agent.deleted"
+
+	EventTaskQueued    = "task.queued"
+	EventTaskAssigned  = "task.assigned"
+	EventTaskRunning   = "task.running"
+	EventTaskSucceeded = "task.succeeded"
+	EventTaskFailed    = "task.failed"
+	EventTaskCancelled = "task.cancelled"
+	EventTaskExpired   = "task.expired"
+
+	EventCommandSent         = "command.sent"
+	EventCommandDelivered    = "command.delivered"
+	EventCommandAcknowledged = "command.acknowledged"
+	EventCommandFailed       = "command.failed"
+	EventCommandExpired      = "command.expired"
+)
