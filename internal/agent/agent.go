@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/journal"
 	"stella-ops.org/stella/internal/daemon"
 	"stella-ops.org/stella/internal/deploy"
@@ -35,6 +36,7 @@ type Agent struct {
 	OnJournal func(point string, rec *deploy.Record)
 
 	capabilities *capabilities
+	tail         obs.Tail // of Log, for collect-logs
 }
 
 // Run registers the agent when it is not registered yet, and runs it until ctx
@@ -59,8 +61,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer func() { _ = j.Close() }() // every write to it is durable already
 	j.OnWrite = a.OnJournal
 
+	a.Log = a.tail.Keep(a.Log)
 	executors := []executor.Executor{docker.New(docker.Options{Host: cfg.DockerHost}), host.New(host.Options{})}
-	a.capabilities = &capabilities{executors: executors, allowed: cfg.Capabilities, log: a.Log}
+	var conn *connector
+	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
+	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }), a.Log)
+	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
 	a.capabilities.probe(ctx)
 
 	id, err := a.ensureIdentity(ctx)
@@ -69,12 +75,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.Log.InfoContext(ctx, "agent starts", "agent", id.AgentID, "name", cfg.Name, "server", id.ServerURL, "version", obs.BuildVersion(), "capabilities", a.capabilities.names())
 
-	run := newRunner(executors, j, id.AgentID, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
+	run.agentID = id.AgentID
 	if err := run.recover(ctx); err != nil {
 		return err
 	}
-	conn, err := newConnector(a, id, run)
-	if err != nil {
+	if conn, err = newConnector(a, id, run, commands); err != nil {
 		return err
 	}
 	return daemon.Run(ctx,

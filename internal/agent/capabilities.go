@@ -15,7 +15,8 @@ import (
 // capabilities are what the agent found to work, not what anybody claims.
 type capabilities struct {
 	executors []executor.Executor
-	allowed   []string // empty: all
+	commands  func() []string // the types that the agent's user has added
+	allowed   []string        // empty: all
 	log       *slog.Logger
 
 	mu      sync.Mutex
@@ -29,12 +30,20 @@ func (c *capabilities) probe(ctx context.Context) bool {
 	defer cancel()
 	var found []string
 	missing := map[string]string{}
+	add := func(n string) {
+		if len(c.allowed) == 0 || slices.ContainsFunc(c.allowed, func(a string) bool { return fleet.Covers(a, n) }) {
+			found = append(found, n)
+		}
+	}
+	if c.commands != nil {
+		for _, kind := range c.commands() {
+			add("command." + kind)
+		}
+	}
 	for _, e := range c.executors {
 		names, why := e.Capabilities(ctx)
 		for _, n := range names {
-			if len(c.allowed) == 0 || slices.ContainsFunc(c.allowed, func(a string) bool { return fleet.Covers(a, n) }) {
-				found = append(found, n)
-			}
+			add(n)
 		}
 		if why != nil {
 			missing[e.Kind()] = why.Error()

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -22,8 +23,9 @@ type Config struct {
 	MaxConcurrentTasks   int           `name:"max-concurrent-tasks" default:"5" help:"how many tasks run at a time"`
 	ReconnectBackoff     time.Duration `name:"reconnect-backoff" default:"5s" help:"wait before the first try to reconnect; it grows, and is jittered"`
 	MaxReconnectAttempts int           `name:"max-reconnect-attempts" default:"10" help:"failures in a row after which the agent calls itself unhealthy; it goes on trying"`
-	Transport            string        `name:"transport" default:"auto" help:"auto, grpc or poll"`
+	Transport            string        `name:"transport" default:"auto" help:"auto, websocket, grpc or poll; auto begins with the leanest and takes the next when it does not get through"`
 	PollInterval         time.Duration `name:"poll-interval" default:"2s" help:"how often to ask for tasks when polling"`
+	CommandsDir          string        `name:"commands-dir" help:"folder with an executable for each type of command that the agent's user adds; commands.d in the data folder when left out"`
 	DockerHost           string        `name:"docker-host" help:"the Docker Engine's address; the usual socket when left out"`
 	CPUPercent           int           `name:"limit-cpu" default:"0" help:"CPU use in percent above which no new task is taken; 0 is no limit"`
 	MemoryPercent        int           `name:"limit-memory" default:"0" help:"the same for memory"`
@@ -38,9 +40,9 @@ func (c *Config) validate() error {
 		return errors.New("data: say in which folder the agent keeps its identity")
 	}
 	switch c.Transport {
-	case "auto", "grpc", "poll":
+	case "auto", "websocket", "grpc", "poll":
 	default:
-		return fmt.Errorf("transport: %q is none: use auto, grpc or poll", c.Transport)
+		return fmt.Errorf("transport: %q is none: use auto, websocket, grpc or poll", c.Transport)
 	}
 	if c.MaxConcurrentTasks < 1 || c.MaxConcurrentTasks > 1000 {
 		return fmt.Errorf("max-concurrent-tasks: %d is out of range: give 1 to 1000", c.MaxConcurrentTasks)
@@ -54,4 +56,11 @@ func (c *Config) validate() error {
 		}
 	}
 	return nil
+}
+
+func (c *Config) commandsDir() string {
+	if c.CommandsDir != "" {
+		return c.CommandsDir
+	}
+	return filepath.Join(c.Data, "commands.d")
 }

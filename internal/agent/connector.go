@@ -1,18 +1,21 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/link"
 	"stella-ops.org/stella/internal/obs"
 )
@@ -23,16 +26,26 @@ type connector struct {
 	agent    *Agent
 	id       *identity
 	run      *runner
+	commands *command.Runner
 	carriers []link.Carrier
 	log      *slog.Logger
 	beat     chan struct{} // a heartbeat is wanted now
 
 	usage    usageMeter
-	failures int // in a row, over all carriers; owned by Run
+	failures int          // in a row, over all carriers; owned by Run
+	window   atomic.Int64 // what the server last said of how to spread, in milliseconds
 }
 
-func newConnector(a *Agent, id *identity, run *runner) (*connector, error) {
-	client, err := a.client(10 * time.Second)
+func newConnector(a *Agent, id *identity, run *runner, commands *command.Runner) (*connector, error) {
+	client, err := a.client(10*time.Second, true)
+	if err != nil {
+		return nil, err
+	}
+	upgrading, err := a.client(10*time.Second, false)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := link.NewWebSocket(upgrading, id.ServerURL, id.AgentID)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +53,10 @@ func newConnector(a *Agent, id *identity, run *runner) (*connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connector{agent: a, id: id, run: run, log: a.Log, beat: make(chan struct{}, 1)}
-	for _, carrier := range []link.Carrier{link.NewGRPC(client, id.ServerURL), poll} {
+	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1)}
+	// The leanest first, as measured by the server's memory for an agent that
+	// says nothing.
+	for _, carrier := range []link.Carrier{ws, link.NewGRPC(client, id.ServerURL), poll} {
 		if a.Config.Transport == "auto" || a.Config.Transport == carrier.Name() {
 			c.carriers = append(c.carriers, carrier)
 		}
@@ -64,6 +79,9 @@ const (
 	carrierTries = 3
 	lesserFirst  = 10 * time.Second
 	lesserMost   = 5 * time.Minute
+	// steady is how long a connection must stand for its carrier to count as
+	// one that gets through: some proxies let a stream begin, and then break it.
+	steady = time.Minute
 )
 
 // Run keeps the link until ctx ends, and lets running tasks end then.
@@ -84,13 +102,16 @@ func (c *connector) Run(ctx context.Context) error {
 		case errors.Is(err, errTryBest):
 			current, tries, c.failures = 0, carrierTries-1, 0
 			continue
-		case connected:
+		case connected && (time.Since(began) >= steady || errors.Is(err, link.ErrEnded)):
 			c.failures, tries = 0, 0
+		case connected:
+			c.failures = 0
+			tries++
 		default:
 			c.failures++
 			tries++
 		}
-		if connected && current == 0 {
+		if connected && current == 0 && tries == 0 {
 			lesserFor = 0
 		}
 		if tries >= carrierTries {
@@ -103,7 +124,7 @@ func (c *connector) Run(ctx context.Context) error {
 		if connected && time.Since(began) < 10*time.Second {
 			step = max(step, 1) // it was thrown out at once: do not hurry back
 		}
-		wait := backoff(c.agent.Config.ReconnectBackoff, step)
+		wait := backoff(c.agent.Config.ReconnectBackoff, step, time.Duration(c.window.Load())*time.Millisecond)
 		c.log.WarnContext(ctx, "the link is down", "transport", carrier.Name(), "error", explain(err), "retry", wait.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
@@ -119,13 +140,14 @@ func (c *connector) Run(ctx context.Context) error {
 }
 
 // backoff grows from base to a minute and is jittered over its whole length,
-// so that a fleet that lost its server does not come back as one.
-func backoff(base time.Duration, failures int) time.Duration {
+// so that a fleet that lost its server does not come back as one; over the
+// window at least, which the server has chosen for its fleet's size.
+func backoff(base time.Duration, failures int, window time.Duration) time.Duration {
 	d := base
 	for range min(failures, 10) {
 		d = d * 8 / 5
 	}
-	d = min(d, max(time.Minute, base))
+	d = max(min(d, max(time.Minute, base)), window)
 	return d/10 + rand.N(d*9/10+1) //nolint:gosec // spreading load needs no secret
 }
 
@@ -139,7 +161,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor
 	defer cancel(nil)
 	conn, err := carrier.Dial(ctx, &stellav1.Hello{
 		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
-		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: c.run.held(), SentAt: timestamppb.Now(), //nolint:gosec // at most 1000
+		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: c.run.held(), SentAt: timestamppb.Now(), Commands: true, //nolint:gosec // at most 1000
 	})
 	if err != nil {
 		return false, err
@@ -159,11 +181,13 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor
 	if welcome == nil {
 		return false, errors.New("the server did not begin with a welcome")
 	}
+	c.window.Store(welcome.GetReconnectWindowMs())
 	c.log.InfoContext(ctx, "connected", "server", welcome.GetServer(), "transport", carrier.Name())
 	if skew := time.Since(welcome.GetServerTime().AsTime()); skew.Abs() > 30*time.Second {
 		c.log.WarnContext(ctx, "this machine's clock and the server's differ", "difference", skew.Round(time.Second).String())
 	}
 	c.run.reconnected()
+	c.commands.Reconnected()
 
 	received := make(chan error, 1)
 	go func() { received <- c.receive(ctx, conn) }()
@@ -213,6 +237,10 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 			if err := c.run.flush(conn.Send); err != nil {
 				return errors.Join(err, afterSend(received))
 			}
+		case <-c.commands.Dirty():
+			if err := c.commands.Flush(conn.Send); err != nil {
+				return errors.Join(err, afterSend(received))
+			}
 		}
 	}
 }
@@ -240,7 +268,7 @@ func (c *connector) heartbeat(ctx context.Context) *stellav1.ConnectRequest {
 	}
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{
 		Status: string(status), ResourceUsageJson: raw, Running: c.run.held(), Capabilities: c.agent.capabilities.names(),
-		NotAccepting: overLimit(&c.agent.Config, usage), SentAt: timestamppb.Now(),
+		NotAccepting: cmp.Or(c.agent.drained(), overLimit(&c.agent.Config, usage)), SentAt: timestamppb.Now(),
 	}}}
 }
 
@@ -264,6 +292,19 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 			}
 		case *stellav1.ConnectResponse_CancelTask:
 			c.run.cancelTask(f.CancelTask.GetRef().GetTaskId(), f.CancelTask.GetReason())
+		case *stellav1.ConnectResponse_Command:
+			var k api.AgentCommand
+			if err := json.Unmarshal(f.Command.GetCommandJson(), &k); err != nil {
+				return fmt.Errorf("decode a command: %w", err)
+			}
+			// It outlives the link that it came over.
+			c.commands.Take(context.WithoutCancel(ctx), &k)
+		case *stellav1.ConnectResponse_CommandReceipt:
+			c.commands.Known(ctx, f.CommandReceipt)
+		case *stellav1.ConnectResponse_HeartbeatAck:
+			if w := f.HeartbeatAck.GetReconnectWindowMs(); w > 0 {
+				c.window.Store(w)
+			}
 		case *stellav1.ConnectResponse_ResultAck:
 			c.run.acked(ctx, f.ResultAck.GetRef(), f.ResultAck.GetAccepted(), f.ResultAck.GetReason())
 		case *stellav1.ConnectResponse_LogAck:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/link"
 )
 
@@ -79,7 +80,7 @@ func dials(t *testing.T, best, lesser bool, d time.Duration) ([]string, string) 
 	cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxReconnectAttempts: 10, MaxConcurrentTasks: 1, DrainTimeout: time.Second}
 	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
 	c := &connector{
-		agent: a, run: newRunner(nil, nil, "a", cfg.Data, 1, log), log: log, beat: make(chan struct{}, 1),
+		agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, log), log: log, beat: make(chan struct{}, 1),
 		carriers: []link.Carrier{&way{"best", &dialled, &mu, best}, &way{"lesser", &dialled, &mu, lesser}},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), d)

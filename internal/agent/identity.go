@@ -167,7 +167,7 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 		if errors.As(err, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
 			return nil, fmt.Errorf("the server refused the registration: %s", p.Error())
 		}
-		wait := backoff(a.Config.ReconnectBackoff, try)
+		wait := backoff(a.Config.ReconnectBackoff, try, 0)
 		a.Log.WarnContext(ctx, "registration did not get through and is tried again", "server", server, "error", explain(err), "in", wait.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
@@ -205,7 +205,7 @@ func (a *Agent) registrationClient(server, token string) (*http.Client, error) {
 		return nil, fmt.Errorf("server: %q is no https:// URL", server)
 	}
 	if token == "" {
-		return a.client(10 * time.Second)
+		return a.client(10*time.Second, true)
 	}
 	pin, ok := enroll.Pin(token)
 	if !ok {
@@ -216,8 +216,9 @@ func (a *Agent) registrationClient(server, token string) (*http.Client, error) {
 }
 
 // client makes an HTTP client that presents the agent's certificate and trusts
-// its server's authority alone. It has no timeout, for it carries streams.
-func (a *Agent) client(handshake time.Duration) (*http.Client, error) {
+// its server's authority alone. It has no timeout, for it carries streams. A
+// WebSocket needs HTTP/1.1, everything else is better off with HTTP/2.
+func (a *Agent) client(handshake time.Duration, http2 bool) (*http.Client, error) {
 	dir := a.Config.Data
 	ca, err := os.ReadFile(filepath.Join(dir, caFile))
 	if err != nil {
@@ -239,7 +240,7 @@ func (a *Agent) client(handshake time.Duration) (*http.Client, error) {
 	}
 	tr := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:   true,
+		ForceAttemptHTTP2:   http2,
 		TLSHandshakeTimeout: handshake,
 		IdleConnTimeout:     90 * time.Second,
 		MaxIdleConns:        2,
@@ -251,6 +252,9 @@ func (a *Agent) client(handshake time.Duration) (*http.Client, error) {
 			// renewed.
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() },
 		},
+	}
+	if !http2 {
+		tr.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	}
 	return &http.Client{Transport: tr}, nil
 }

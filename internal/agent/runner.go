@@ -24,7 +24,7 @@ import (
 type runner struct {
 	executors map[string]executor.Executor
 	journal   *journal.Journal
-	agentID   string
+	agentID   string // known once the agent is registered, before anything runs
 	dataDir   string
 	slots     chan struct{}
 	log       *slog.Logger
@@ -51,9 +51,9 @@ type activeTask struct {
 	sent       bool   // the result was sent on this connection
 }
 
-func newRunner(executors []executor.Executor, j *journal.Journal, agentID, dataDir string, slots int, log *slog.Logger) *runner {
+func newRunner(executors []executor.Executor, j *journal.Journal, dataDir string, slots int, log *slog.Logger) *runner {
 	r := &runner{
-		executors: map[string]executor.Executor{}, journal: j, agentID: agentID, dataDir: dataDir,
+		executors: map[string]executor.Executor{}, journal: j, dataDir: dataDir,
 		slots: make(chan struct{}, slots), log: log, dirty: make(chan struct{}, 1), active: map[string]*activeTask{},
 		busy: map[string]chan struct{}{},
 	}
@@ -61,6 +61,19 @@ func newRunner(executors []executor.Executor, j *journal.Journal, agentID, dataD
 		r.executors[e.Kind()] = e
 	}
 	return r
+}
+
+// busyWith is how many tasks have not ended.
+func (r *runner) busyWith() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, a := range r.active {
+		if a.result == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *runner) touch() {
@@ -203,7 +216,7 @@ func (r *runner) end(ctx context.Context, a *activeTask, res *api.TaskResult) {
 		if try >= 5 {
 			break
 		}
-		time.Sleep(backoff(200*time.Millisecond, try))
+		time.Sleep(backoff(200*time.Millisecond, try, 0))
 	}
 	r.mu.Lock()
 	res.Attempt = a.attempt

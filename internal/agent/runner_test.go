@@ -67,7 +67,8 @@ func (b *bench) open() {
 	j, err := journal.Open(filepath.Join(b.dir, journalFile))
 	b.must(err)
 	b.t.Cleanup(func() { _ = j.Close() })
-	b.runner = newRunner([]executor.Executor{b.doer}, j, "agent-1", b.dir, 5, slog.New(slog.DiscardHandler))
+	b.runner = newRunner([]executor.Executor{b.doer}, j, b.dir, 5, slog.New(slog.DiscardHandler))
+	b.agentID = "agent-1"
 	b.frames, b.results = nil, map[string]*stellav1.TaskResult{}
 	b.must(b.recover(b.t.Context()))
 }

@@ -17,21 +17,22 @@ func TestBackoff(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := time.Duration(rapid.Int64Range(1, int64(5*time.Minute)).Draw(t, "base"))
 		failures := rapid.IntRange(0, 1_000_000).Draw(t, "failures")
-		wait, most := backoff(base, failures), max(time.Minute, base)
+		window := time.Duration(rapid.Int64Range(0, int64(2*time.Minute)).Draw(t, "window"))
+		wait, most := backoff(base, failures, window), max(time.Minute, base, window)
 		if wait < 0 || wait > most {
 			t.Fatalf("backoff(%s, %d) = %s", base, failures, wait)
 		}
-		if failures == 0 && wait > base {
+		if failures == 0 && wait > max(base, window) {
 			t.Fatalf("the first wait is %s, longer than %s", wait, base)
 		}
-		if wait < min(base, time.Minute)/10 {
+		if wait < max(min(base, time.Minute), window)/10 {
 			t.Fatalf("backoff(%s, %d) = %s hurries", base, failures, wait)
 		}
 	})
 	// Jittered over its whole length, so that a fleet does not come back as one.
 	early, late := 0, 0
 	for range 1000 {
-		switch w := backoff(10*time.Second, 0); {
+		switch w := backoff(10*time.Second, 0, 0); {
 		case w < 4*time.Second:
 			early++
 		case w > 7*time.Second:

@@ -17,6 +17,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/task"
 )
@@ -24,6 +25,7 @@ import (
 var (
 	_ task.Waker     = (*Bus)(nil)
 	_ fleet.Notifier = (*Bus)(nil)
+	_ command.Waker  = (*Bus)(nil)
 )
 
 // Handlers are what a server does when it is woken. They must not block.
@@ -31,6 +33,9 @@ type Handlers struct {
 	TaskQueued   func(tenant, agentID string)
 	TaskCancel   func(agentID string, ref task.Ref, reason string)
 	AgentChanged func(tenant, agentID string)
+	CommandSent  func(tenant, commandID string)
+	// Opened: an agent has opened a link or a stream of events somewhere.
+	Opened func(kind, agentID, id string)
 }
 
 // Bus is one server's connection. It is safe for concurrent use.
@@ -42,6 +47,7 @@ type Bus struct {
 	mu        sync.Mutex
 	handlers  Handlers
 	followers map[string]map[chan struct{}]bool // by task
+	listeners map[*Listener]bool
 }
 
 const subject = "stella.wake"
@@ -54,13 +60,15 @@ type note struct {
 	Task    string `json:"i,omitempty"`
 	Attempt int64  `json:"n,omitempty"`
 	Reason  string `json:"r,omitempty"`
+	Command string `json:"c,omitempty"`
+	ID      string `json:"u,omitempty"`
 }
 
 // Open connects to the NATS servers at url, or starts one inside the process
 // when url is empty. Messages sent while a cluster is out of reach are lost,
 // as every message may be.
 func Open(url string, log *slog.Logger) (*Bus, error) {
-	b := &Bus{log: log, followers: map[string]map[chan struct{}]bool{}}
+	b := &Bus{log: log, followers: map[string]map[chan struct{}]bool{}, listeners: map[*Listener]bool{}}
 	opts := []nats.Option{
 		nats.Name("stella"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(url != ""),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -87,9 +95,11 @@ func Open(url string, log *slog.Logger) (*Bus, error) {
 		return nil, fmt.Errorf("connect to the bus: %w", err)
 	}
 	b.conn = conn
-	if _, err := conn.Subscribe(subject, b.receive); err != nil {
-		b.Close()
-		return nil, fmt.Errorf("listen on the bus: %w", err)
+	for subject, receive := range map[string]nats.MsgHandler{subject: b.receive, events: b.receiveEvents} {
+		if _, err := conn.Subscribe(subject, receive); err != nil {
+			b.Close()
+			return nil, fmt.Errorf("listen on the bus: %w", err)
+		}
 	}
 	return b, nil
 }
@@ -143,6 +153,16 @@ func (b *Bus) AgentChanged(tenant, agentID string) {
 	b.send(note{Kind: "agent", Tenant: tenant, Agent: agentID})
 }
 
+// CommandSent makes every server send a command to the recipients that it holds.
+func (b *Bus) CommandSent(tenant, commandID string) {
+	b.send(note{Kind: "command", Tenant: tenant, Command: commandID})
+}
+
+// Opened tells every server that an agent has opened a link or a stream.
+func (b *Bus) Opened(kind, agentID, id string) {
+	b.send(note{Kind: "opened", Reason: kind, Agent: agentID, ID: id})
+}
+
 // Follow returns a channel that gets a value when a task may have changed;
 // several changes may come as one. The caller calls stop when it is done.
 func (b *Bus) Follow(taskID string) (changed <-chan struct{}, stop func()) {
@@ -187,5 +207,9 @@ func (b *Bus) receive(m *nats.Msg) {
 		h.TaskCancel(n.Agent, task.Ref{ID: n.Task, Attempt: n.Attempt}, n.Reason)
 	case n.Kind == "agent" && h.AgentChanged != nil:
 		h.AgentChanged(n.Tenant, n.Agent)
+	case n.Kind == "command" && h.CommandSent != nil:
+		h.CommandSent(n.Tenant, n.Command)
+	case n.Kind == "opened" && h.Opened != nil:
+		h.Opened(n.Reason, n.Agent, n.ID)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 )
@@ -98,13 +99,14 @@ type Service struct {
 	store  Store
 	issuer Issuer
 	audit  access.Auditor
+	events event.Publisher
 	now    func() time.Time
 	log    *slog.Logger
 }
 
 // NewService returns a service over a store.
-func NewService(store Store, issuer Issuer, audit access.Auditor, now func() time.Time, log *slog.Logger) *Service {
-	return &Service{store: store, issuer: issuer, audit: audit, now: now, log: log}
+func NewService(store Store, issuer Issuer, audit access.Auditor, events event.Publisher, now func() time.Time, log *slog.Logger) *Service {
+	return &Service{store: store, issuer: issuer, audit: audit, events: events, now: now, log: log}
 }
 
 // CreateToken makes a token and returns it with its secret text, which is not
@@ -339,6 +341,7 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
 		Remote: c.Remote, Outcome: "ok", Detail: a.Name,
 	})
+	s.events.Publish(a.TenantID, api.Event{At: a.UpdatedAt, Kind: api.EventAgentRegistered, AgentID: a.ID, AgentName: a.Name})
 	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
 	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
 }

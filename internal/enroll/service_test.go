@@ -53,7 +53,7 @@ func newBench(t *testing.T) *bench {
 	clock := func() time.Time { return b.now }
 	ca, err := pki.Load(t.Context(), b.store, box, pki.Options{}, clock)
 	b.must(err)
-	b.Service = enroll.NewService(b.store, ca, b, clock, slog.New(slog.DiscardHandler))
+	b.Service = enroll.NewService(b.store, ca, b, b, clock, slog.New(slog.DiscardHandler))
 	return b
 }
 
@@ -63,6 +63,9 @@ func (b *bench) must(err error) {
 		b.t.Fatal(err)
 	}
 }
+
+// Publish implements event.Publisher.
+func (*bench) Publish(string, ...api.Event) {}
 
 // Audit implements access.Auditor.
 func (b *bench) Audit(_ context.Context, e access.Event) {

@@ -25,6 +25,7 @@ const (
 	RateLimited                    // too often; later it may work
 	Unavailable                    // we cannot now; later it may work
 	UnsupportedVersion             // a protocol version that we do not speak
+	UpgradeRequired                // another protocol is spoken here
 )
 
 // Field names one wrong field of a request.

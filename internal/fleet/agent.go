@@ -107,6 +107,21 @@ func Covers(have, want string) bool {
 	return have == "health_check" && strings.HasSuffix(want, ".health-check")
 }
 
+// Covering returns every name by which an agent may have a capability: those
+// that cover it, for who must ask a database.
+func Covering(want string) []string {
+	names := []string{want}
+	for i, c := range want {
+		if c == '.' {
+			names = append(names, want[:i])
+		}
+	}
+	if strings.HasSuffix(want, ".health-check") {
+		names = append(names, "health_check")
+	}
+	return names
+}
+
 var (
 	idPattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{0,254}$`)

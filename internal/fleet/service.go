@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 )
 
@@ -89,6 +90,8 @@ type Store interface {
 // holds its link acts: a revoked agent's connections are cut.
 type Notifier interface {
 	AgentChanged(tenant, agentID string)
+	// Publisher tells people what became of agents.
+	event.Publisher
 }
 
 // Service holds the rules about agents. It is safe for concurrent use.
@@ -135,6 +138,8 @@ func (s *Service) Update(ctx context.Context, tenant, id string, labels *map[str
 	if err := s.store.UpdateAgent(ctx, tenant, a.ID, labels, capabilities, s.now()); err != nil {
 		return nil, err
 	}
+	s.notify.AgentChanged(tenant, a.ID)
+	s.tell(a, api.EventAgentUpdated)
 	return s.store.Agent(ctx, tenant, a.ID)
 }
 
@@ -167,6 +172,7 @@ func (s *Service) move(ctx context.Context, tenant, id string, to api.Lifecycle)
 	}
 	if moved {
 		s.notify.AgentChanged(tenant, a.ID)
+		s.tell(a, lifecycleEvents[to])
 	}
 	if a, err = s.store.Agent(ctx, tenant, a.ID); err != nil {
 		return nil, err
@@ -188,5 +194,19 @@ func (s *Service) Delete(ctx context.Context, tenant, id string) (*Agent, error)
 		return nil, err
 	}
 	s.notify.AgentChanged(tenant, a.ID)
+	s.tell(a, api.EventAgentDeleted)
 	return a, nil
+}
+
+var lifecycleEvents = map[api.Lifecycle]string{
+	api.LifecycleActive: api.EventAgentActivated, api.LifecycleInactive: api.EventAgentDeactivated, api.LifecycleRevoked: api.EventAgentRevoked,
+}
+
+func (s *Service) tell(a *Agent, kind string) {
+	s.notify.Publish(a.TenantID, api.Event{At: s.now().UTC(), Kind: kind, AgentID: a.ID, AgentName: a.Name})
+}
+
+// Event is a transition as people are told of it.
+func (t *Transition) Event() api.Event {
+	return api.Event{At: t.At, Kind: "agent." + string(t.To), AgentID: t.AgentID, AgentName: t.Name}
 }

@@ -14,10 +14,17 @@ import (
 )
 
 // told keeps which agents the servers were told of.
-type told struct{ agents []string }
+type told struct{ agents, kinds []string }
 
 // AgentChanged implements fleet.Notifier.
 func (n *told) AgentChanged(_, agentID string) { n.agents = append(n.agents, agentID) }
+
+// Publish implements event.Publisher.
+func (n *told) Publish(_ string, events ...api.Event) {
+	for _, e := range events {
+		n.kinds = append(n.kinds, e.Kind)
+	}
+}
 
 func newService(t *testing.T) (*fleet.Service, *told) {
 	t.Helper()

@@ -27,6 +27,7 @@ type Config struct {
 	DeadAfter         time.Duration `name:"dead-after" default:"5m" help:"time after which a stale agent is dead"`
 	TaskLease         time.Duration `name:"task-lease" default:"2m" help:"silence about a task after which its agent is taken to have lost it"`
 	AgentCertLife     time.Duration `name:"agent-cert-life" default:"2160h" help:"validity of agents' certificates"`
+	ReconnectRate     int           `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
 	LogFormat         string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
 }
@@ -48,6 +49,9 @@ func (c *Config) validate() error {
 	}
 	if c.TaskLease <= c.HeartbeatInterval {
 		return fmt.Errorf("task-lease (%s) must be longer than heartbeat-interval (%s), which prolongs it", c.TaskLease, c.HeartbeatInterval)
+	}
+	if c.ReconnectRate < 0 {
+		return fmt.Errorf("reconnect-rate: %d agents a second are none: give a number, or 0 for no limit", c.ReconnectRate)
 	}
 	if c.AgentCertLife < 10*time.Second {
 		return fmt.Errorf("agent-cert-life: %s is too short to work with", c.AgentCertLife)

@@ -21,8 +21,10 @@ import (
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/atomicfile"
 	"stella-ops.org/stella/internal/bus"
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/daemon"
 	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/obs"
 	"stella-ops.org/stella/internal/pki"
@@ -95,21 +97,26 @@ func (s *Server) Run(ctx context.Context) error {
 
 	audit := &auditor{store: st, log: log}
 	agents := fleet.NewService(st, wake, now)
-	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(fleet.Transition) {})
-	enrolment := enroll.NewService(st, ca, audit, now, log)
+	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
+	enrolment := enroll.NewService(st, ca, audit, wake, now, log)
 	targets := target.NewService(st, agents, now)
 	tasks := task.NewService(st, wake, box, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
-	hub := link.NewHub(agents, monitor, tasks, link.Options{HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base}, now, log)
+	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
+	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
+		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
+	}, now, log)
 	wake.Handle(hub.Handlers())
 	ready := &readiness{check: st.Ping}
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
-		Targets: targets, Tasks: tasks, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Targets: targets, Tasks: tasks, Commands: commands, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 	})
-	api.Handle(hub.GRPC(func(r *http.Request) (*fleet.Agent, error) { return api.Identify(r.Context(), r.TLS) }))
+	api.Handle(hub.GRPC(api.IdentifySelf))
+	api.Handle("GET /api/v1/agents/{id}/task-stream", hub.WebSocket(api.IdentifySelf, api.Refuse))
 
 	return daemon.Run(ctx,
 		daemon.Task{Name: "http", Run: func(ctx context.Context) error {
@@ -118,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
+		daemon.Task{Name: "commands", Run: commands.Run},
 	)
 }
 

@@ -209,10 +209,16 @@ func (w *wakes) TaskCancel(_ string, ref task.Ref, _ string) {
 // TaskChanged implements task.Waker.
 func (*wakes) TaskChanged(string, string) {}
 
+// Publish implements event.Publisher.
+func (*wakes) Publish(string, ...api.Event) {}
+
 type quiet struct{}
 
 // AgentChanged implements fleet.Notifier.
 func (quiet) AgentChanged(string, string) {}
+
+// Publish implements event.Publisher.
+func (quiet) Publish(string, ...api.Event) {}
 
 func sum(s string) string {
 	h := sha256.Sum256([]byte(s))

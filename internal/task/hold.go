@@ -51,7 +51,7 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 				return nil, err
 			}
 			if t != nil {
-				s.wake.TaskChanged(t.TenantID, t.ID)
+				s.moved(t, api.TaskAssigned, "")
 				return s.assignment(ctx, a, t)
 			}
 		}
@@ -140,7 +140,7 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 			if _, err := s.store.FinishTask(ctx, f); err != nil {
 				return nil, nil, err
 			}
-			s.wake.TaskChanged(t.TenantID, t.ID)
+			s.moved(t, f.State, f.Reason)
 		default:
 			reason := "agent " + a.Name + " has come back without any record of this task: its state was deleted; look at the target before you deploy again"
 			f := Finish{
@@ -150,7 +150,7 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 			if _, err := s.store.FinishTask(ctx, f); err != nil {
 				return nil, nil, err
 			}
-			s.wake.TaskChanged(t.TenantID, t.ID)
+			s.moved(t, f.State, f.Reason)
 		}
 	}
 	return again, cancel, s.Renew(ctx, a.ID, held)
@@ -214,7 +214,7 @@ func (s *Service) Accepted(ctx context.Context, a *fleet.Agent, ref Ref, at time
 	if err != nil || !started {
 		return err
 	}
-	s.wake.TaskChanged(a.TenantID, ref.ID)
+	s.movedTo(ctx, a.TenantID, ref.ID, api.TaskRunning)
 	return nil
 }
 
@@ -262,7 +262,7 @@ func (s *Service) Finish(ctx context.Context, a *fleet.Agent, ref Ref, r *api.Ta
 		return false, "", err
 	}
 	if done {
-		s.wake.TaskChanged(a.TenantID, t.ID)
+		s.moved(t, f.State, f.Reason)
 		s.wake.TaskQueued(a.TenantID, a.ID) // it has a slot again
 		if t.Changing {
 			// And the target is free, for others who serve it too.

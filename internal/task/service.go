@@ -161,6 +161,7 @@ func (s *Service) enqueue(ctx context.Context, tgt *target.Target, t *Task) (sto
 		return first, true, nil
 	}
 	s.wake.TaskQueued(t.TenantID, tgt.AgentID)
+	s.moved(t, api.TaskQueued, t.Reason)
 	return t, false, nil
 }
 
@@ -315,8 +316,12 @@ func (s *Service) Cancel(ctx context.Context, tenant, id, by string) (*Task, err
 		s.wake.TaskCancel(t.AgentID, Ref{t.ID, t.Attempt}, reason)
 		return t, nil
 	}
-	s.wake.TaskChanged(tenant, id)
-	return s.store.Task(ctx, tenant, id)
+	t, err := s.store.Task(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	s.moved(t, api.TaskCancelled, reason)
+	return t, nil
 }
 
 // active reports whether an agent may be given new tasks.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/target"
 )
@@ -93,6 +94,8 @@ type Waker interface {
 	TaskCancel(agentID string, ref Ref, reason string)
 	// TaskChanged: a task's state or log has grown.
 	TaskChanged(tenant, taskID string)
+	// Publisher tells people what became of tasks.
+	event.Publisher
 }
 
 // Sealer encrypts what is kept at rest. The name is bound to the text: what

@@ -32,7 +32,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		for _, t := range expired {
 			s.log.InfoContext(ctx, "task expired", "task", t.ID, "target", t.TargetName)
-			s.wake.TaskChanged(t.TenantID, t.ID)
+			s.moved(t, api.TaskExpired, t.Reason)
 		}
 		if now.Sub(listeningSince) < s.opts.Lease {
 			continue
@@ -68,7 +68,7 @@ func (s *Service) lost(ctx context.Context, t *Task, now time.Time) error {
 		f := Finish{Ref: ref, AgentID: t.AgentID, State: api.TaskCancelled, Reason: "cancelled; agent " + t.AgentName + " fell silent before it began the task", At: now}
 		done, err := s.store.FailLost(ctx, f, now)
 		if done {
-			s.wake.TaskChanged(t.TenantID, t.ID)
+			s.moved(t, f.State, f.Reason)
 		}
 		return err
 	}
@@ -79,7 +79,7 @@ func (s *Service) lost(ctx context.Context, t *Task, now time.Time) error {
 			return err
 		}
 		s.log.WarnContext(ctx, "task requeued", "task", t.ID, "agent", t.AgentID, "attempt", t.Attempt)
-		s.wake.TaskChanged(t.TenantID, t.ID)
+		s.moved(t, api.TaskQueued, reason)
 		s.wake.TaskQueued(t.TenantID, "")
 		return nil
 	}
@@ -92,7 +92,7 @@ func (s *Service) lost(ctx context.Context, t *Task, now time.Time) error {
 		return err
 	}
 	s.log.WarnContext(ctx, "task lost with its agent", "task", t.ID, "agent", t.AgentID, "attempt", t.Attempt)
-	s.wake.TaskChanged(t.TenantID, t.ID)
+	s.moved(t, api.TaskFailed, reason)
 	return nil
 }
 

@@ -367,7 +367,11 @@ type Hello struct {
 	// Every task in the agent's journal: running, or done but not acknowledged.
 	Held []*TaskRef `protobuf:"bytes,5,rep,name=held,proto3" json:"held,omitempty"`
 	// The agent's clock, for measuring skew.
-	SentAt        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
+	SentAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
+	// The agent takes commands over this link.
+	Commands bool `protobuf:"varint,7,opt,name=commands,proto3" json:"commands,omitempty"`
+	// held is not complete: from a task that it leaves out nothing follows.
+	Partial       bool `protobuf:"varint,8,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +446,20 @@ func (x *Hello) GetSentAt() *timestamppb.Timestamp {
 		return x.SentAt
 	}
 	return nil
+}
+
+func (x *Hello) GetCommands() bool {
+	if x != nil {
+		return x.Commands
+	}
+	return false
+}
+
+func (x *Hello) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
 }
 
 // Welcome accepts the link and says what the server wants of the agent.
@@ -1392,14 +1410,16 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\rheartbeat_ack\x18\x06 \x01(\v2\x17.stella.v1.HeartbeatAckH\x00R\fheartbeatAck\x12.\n" +
 	"\acommand\x18\a \x01(\v2\x12.stella.v1.CommandH\x00R\acommand\x12D\n" +
 	"\x0fcommand_receipt\x18\b \x01(\v2\x19.stella.v1.CommandReceiptH\x00R\x0ecommandReceiptB\a\n" +
-	"\x05frame\"\xff\x01\n" +
+	"\x05frame\"\xb5\x02\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
 	"\fcapabilities\x18\x03 \x03(\tR\fcapabilities\x120\n" +
 	"\x14max_concurrent_tasks\x18\x04 \x01(\x05R\x12maxConcurrentTasks\x12&\n" +
 	"\x04held\x18\x05 \x03(\v2\x12.stella.v1.TaskRefR\x04held\x123\n" +
-	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\xc2\x01\n" +
+	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12\x1a\n" +
+	"\bcommands\x18\a \x01(\bR\bcommands\x12\x18\n" +
+	"\apartial\x18\b \x01(\bR\apartial\"\xc2\x01\n" +
 	"\aWelcome\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -56,7 +57,15 @@ type grpcConn struct {
 
 func (c *grpcConn) Send(f *stellav1.ConnectRequest) error { return c.stream.Send(f) }
 
-func (c *grpcConn) Recv() (*stellav1.ConnectResponse, error) { return c.stream.Receive() }
+// Recv implements Conn.
+func (c *grpcConn) Recv() (*stellav1.ConnectResponse, error) {
+	f, err := c.stream.Receive()
+	var said *connect.Error
+	if errors.As(err, &said) && said.Meta().Get("Stella-Code") != "" {
+		err = fmt.Errorf("%w: %w", ErrEnded, err)
+	}
+	return f, err
+}
 
 // Close ends the stream on the wire too: as long as the request's body is open,
 // net/http does not look at the end of the context.

@@ -1,15 +1,20 @@
-// Package link carries frames between this agent and its server: over a gRPC
-// stream, or, where nothing but plain requests gets through, by polling. Both
-// look alike to the agent.
+// Package link carries frames between this agent and its server: over a
+// WebSocket, over a gRPC stream, or, where nothing but plain requests gets
+// through, by polling. All look alike to the agent.
 //
 // It knows nothing of tasks and of what frames mean.
 package link
 
 import (
 	"context"
+	"errors"
 
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 )
+
+// ErrEnded is in the error of Recv when the server itself has ended the
+// connection and said why, and nothing in between is to blame.
+var ErrEnded = errors.New("the server has ended the connection")
 
 // Conn is one connection. Send and Recv may be called at the same time, each
 // by one goroutine. Close may be called at any time and unblocks both.

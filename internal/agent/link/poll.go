@@ -58,6 +58,7 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 	}
 	c.down <- &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: res.IntervalMs, ServerTime: timestamppb.New(res.ServerTime), Server: p.base.Host,
+		ReconnectWindowMs: res.ReconnectWindowMs,
 	}}}
 	if err := c.deliver(res); err != nil {
 		cancel()
@@ -103,6 +104,10 @@ func (c *pollConn) loop() {
 		res, err := c.heartbeat()
 		if err == nil {
 			err = c.deliver(res)
+		}
+		if err == nil && res.ReconnectWindowMs > 0 {
+			ack := &stellav1.HeartbeatAck{ServerTime: timestamppb.New(res.ServerTime), ReconnectWindowMs: res.ReconnectWindowMs}
+			err = c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_HeartbeatAck{HeartbeatAck: ack}})
 		}
 		if err != nil {
 			c.fail(err)
@@ -160,8 +165,30 @@ func (c *pollConn) Send(f *stellav1.ConnectRequest) error {
 		return c.sendLog(f.LogChunk)
 	case *stellav1.ConnectRequest_TaskResult:
 		return c.sendResult(f.TaskResult)
+	case *stellav1.ConnectRequest_CommandAck:
+		return c.sendCommandAck(f.CommandAck)
 	}
 	return nil
+}
+
+func (c *pollConn) sendCommandAck(ack *stellav1.CommandAck) error {
+	req := api.CommandAck{Status: api.CommandAcknowledged, Result: ack.GetResultJson(), Error: ack.GetError()}
+	if ack.GetFailed() {
+		req.Status = api.CommandFailed
+	}
+	receipt := &stellav1.CommandReceipt{CommandId: ack.GetCommandId()}
+	var res api.CommandAckResponse
+	err := c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agentID, "commands", ack.GetCommandId(), "ack"), "", req, &res)
+	var p *api.Problem
+	switch {
+	case err == nil:
+		receipt.Accepted, receipt.Reason = res.Acknowledged, res.Reason
+	case errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests:
+		receipt.Reason = p.Detail // to say it again would not help
+	default:
+		return err
+	}
+	return c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_CommandReceipt{CommandReceipt: receipt}})
 }
 
 func (c *pollConn) sendLog(chunk *stellav1.LogChunk) error {
@@ -236,6 +263,15 @@ func (c *pollConn) deliver(res *api.HeartbeatResponse) error {
 			return fmt.Errorf("encode task: %w", err)
 		}
 		if err := c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: &stellav1.Task{TaskJson: data}}}); err != nil {
+			return err
+		}
+	}
+	for _, k := range res.Commands {
+		data, err := json.Marshal(k)
+		if err != nil {
+			return fmt.Errorf("encode command: %w", err)
+		}
+		if err := c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Command{Command: &stellav1.Command{CommandJson: data}}}); err != nil {
 			return err
 		}
 	}

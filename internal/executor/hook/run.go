@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -39,6 +40,11 @@ type Command struct {
 	Timeout time.Duration
 	// Probe keeps what the program writes out of the log: only the result has its end.
 	Probe bool
+	// Stdin is what the program reads; nil is nothing.
+	Stdin io.Reader
+	// Stdout, when set, gets what the program writes to stdout, instead of the
+	// log. An error of it ends the program.
+	Stdout io.Writer
 }
 
 // Result is how a program ended by itself.
@@ -77,6 +83,10 @@ func Run(ctx context.Context, c Command, log deploy.Log) (Result, error) {
 		defer stdout.Close()
 		defer stderr.Close()
 		cmd.Stdout, cmd.Stderr = both{stdout, tail}, both{stderr, tail}
+	}
+	cmd.Stdin = c.Stdin
+	if c.Stdout != nil {
+		cmd.Stdout = c.Stdout
 	}
 	err := cmd.Run()
 	res := Result{Tail: tail.String()}

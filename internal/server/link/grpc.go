@@ -32,41 +32,47 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 			_ = writer.Write(w, r, rpcError(err)) // the caller is gone otherwise
 			return
 		}
-		// A deadline that has passed breaks the stream, and only it.
-		cut := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) } // gone already otherwise
 		ctx := context.WithValue(r.Context(), agentKey{}, agent)
-		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, cutKey{}, cut)))
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, controlKey{}, http.NewResponseController(w))))
 	})
 }
 
 type (
-	agentKey struct{}
-	cutKey   struct{}
+	agentKey   struct{}
+	controlKey struct{}
 )
 
 type grpcService struct{ hub *Hub }
 
 func (g *grpcService) Connect(ctx context.Context, stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]) error {
 	agent, ok := ctx.Value(agentKey{}).(*fleet.Agent)
-	cut, _ := ctx.Value(cutKey{}).(func())
-	if !ok || cut == nil {
+	control, _ := ctx.Value(controlKey{}).(*http.ResponseController)
+	if !ok || control == nil {
 		return rpcError(errors.New("link: no agent in the context"))
 	}
-	if err := g.hub.Serve(ctx, agent, grpcConn{stream, cut}); err != nil {
+	if err := g.hub.Serve(ctx, agent, grpcConn{stream, control}); err != nil {
 		return rpcError(err)
 	}
 	return nil
 }
 
 type grpcConn struct {
-	stream *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]
-	cut    func()
+	stream  *connect.BidiStream[stellav1.ConnectRequest, stellav1.ConnectResponse]
+	control *http.ResponseController
 }
 
 func (c grpcConn) Send(f *stellav1.ConnectResponse) error  { return c.stream.Send(f) }
 func (c grpcConn) Recv() (*stellav1.ConnectRequest, error) { return c.stream.Receive() }
-func (c grpcConn) Cut()                                    { c.cut() }
 func (c grpcConn) Transport() string                       { return "grpc" }
+
+// Stop and Cut give the stream, and only it, a deadline that has passed; to a
+// stream that is gone it means nothing.
+
+// Stop implements Conn.
+func (c grpcConn) Stop() { _ = c.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// Cut implements Conn.
+func (c grpcConn) Cut() { _ = c.control.SetWriteDeadline(time.Unix(1, 0)) }
 
 // rpcError maps a fault to a gRPC status, with the fault's code in the header
 // stella-code. What is no fault is internal, and says nothing of itself.
@@ -92,7 +98,7 @@ func rpcError(err error) error {
 		code = connect.CodeResourceExhausted
 	case fault.Unavailable:
 		code = connect.CodeUnavailable
-	case fault.UnsupportedVersion:
+	case fault.UnsupportedVersion, fault.UpgradeRequired:
 		code = connect.CodeFailedPrecondition
 	}
 	ce := connect.NewError(code, errors.New(f.Message))

@@ -1,7 +1,7 @@
 // Package link holds the connections of agents on the server's side: it hands
-// out tasks, takes what agents report, and cuts those who are no longer
-// welcome. Carriers (a gRPC stream, polling) bring frames; the hub treats them
-// alike.
+// out tasks and commands, takes what agents report, and cuts those who are no
+// longer welcome. Carriers (a WebSocket, a gRPC stream, polling, a stream of
+// events) bring frames; the hub treats them alike.
 //
 // It knows no SQL and no REST; the rules are those of the nouns.
 package link
@@ -10,58 +10,123 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/bus"
+	"stella-ops.org/stella/internal/command"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/task"
 )
 
 // Conn is one agent's connection over some carrier. Send is called by one
-// goroutine at a time and Recv by one other. When Serve returns, the carrier
-// ends the connection, which must unblock Recv.
+// goroutine at a time and Recv by one other.
 type Conn interface {
 	Send(*stellav1.ConnectResponse) error
 	Recv() (*stellav1.ConnectRequest, error)
+	// Stop makes Recv return, now and from now on. Send goes on, so that the
+	// carrier can say why. It may be called at any time, and again.
+	Stop()
 	// Cut ends the connection without a word and unblocks a Send that the
-	// agent does not take.
+	// agent does not take. It may be called at any time, and again.
 	Cut()
 	// Transport names the carrier, as in "grpc".
 	Transport() string
 }
+
+// pinger is a Conn whose carrier does not notice by itself that the other end
+// is gone.
+type pinger interface {
+	// Heard is when the agent was last heard.
+	Heard() time.Time
+	// Ping makes a living agent heard soon. It may block while the agent
+	// takes nothing.
+	Ping()
+}
+
+const (
+	// sendTimeout is how long an agent may take for one frame.
+	sendTimeout = 10 * time.Second
+	// pingAfter and silentAfter say when an agent that says nothing is pinged,
+	// and when it is taken to be gone.
+	pingAfter   = 20 * time.Second
+	silentAfter = 40 * time.Second
+	// lookEvery is how often the hub makes up for what was lost.
+	lookEvery = 2 * time.Second
+)
 
 // Options are what an installation may set.
 type Options struct {
 	HeartbeatInterval time.Duration
 	// ServerName is told to agents.
 	ServerName string
+	// ReconnectRate is how many agents a second may come back after all have
+	// lost the server; 0 is without a limit.
+	ReconnectRate int
+	// ReconnectMost bounds the time that this spreads them over; 0 is
+	// without a bound.
+	ReconnectMost time.Duration
 }
+
+// Opener tells every server that an agent has opened a link or a stream of
+// events, so that the older one ends wherever it is.
+type Opener interface {
+	Opened(kind, agentID, id string)
+	// Publisher tells people of agents that come and go.
+	event.Publisher
+}
+
+// The kinds of what an agent opens.
+const (
+	LinkKind   = "link"
+	StreamKind = "stream"
+)
 
 // Hub holds the links of this server. It is safe for concurrent use.
 type Hub struct {
-	agents  *fleet.Service
-	monitor *fleet.Monitor
-	tasks   *task.Service
-	opts    Options
-	now     func() time.Time
-	log     *slog.Logger
+	agents   *fleet.Service
+	monitor  *fleet.Monitor
+	tasks    *task.Service
+	commands *command.Service
+	others   Opener
+	opts     Options
+	now      func() time.Time
+	log      *slog.Logger
+
+	// base is the context of connections that outlive their request.
+	base     context.Context
+	stop     context.CancelFunc
+	detached sync.WaitGroup
+	dropped  atomic.Int64 // streams whose reader was too slow
 
 	mu       sync.Mutex
 	sessions map[string]*session // by agent
+	streams  map[string]*stream  // of events, by agent
 	closed   bool
 }
 
 // NewHub returns a hub. Its Handlers must be given to the bus, and Run must
 // run for wake-ups that were lost to be made up.
-func NewHub(agents *fleet.Service, monitor *fleet.Monitor, tasks *task.Service, opts Options, now func() time.Time, log *slog.Logger) *Hub {
-	return &Hub{agents: agents, monitor: monitor, tasks: tasks, opts: opts, now: now, log: log, sessions: map[string]*session{}}
+func NewHub(agents *fleet.Service, monitor *fleet.Monitor, tasks *task.Service, commands *command.Service, others Opener, opts Options, now func() time.Time, log *slog.Logger) *Hub {
+	h := &Hub{
+		agents: agents, monitor: monitor, tasks: tasks, commands: commands, others: others, opts: opts, now: now, log: log,
+		sessions: map[string]*session{}, streams: map[string]*stream{},
+	}
+	h.base, h.stop = context.WithCancel(context.Background())
+	return h
 }
 
 // Handlers are what the hub does when the bus wakes it.
 func (h *Hub) Handlers() bus.Handlers {
-	return bus.Handlers{TaskQueued: h.wake, TaskCancel: h.cancel, AgentChanged: h.agentChanged}
+	return bus.Handlers{
+		TaskQueued: h.wake, TaskCancel: h.cancel, AgentChanged: h.agentChanged,
+		CommandSent: h.commandSent, Opened: h.openedElsewhere,
+	}
 }
 
 // Transport returns how an agent is connected to this server, or "".
@@ -74,13 +139,30 @@ func (h *Hub) Transport(agentID string) string {
 	return ""
 }
 
-// Connected reports whether an agent holds a stream to this server.
+// Connected reports whether an agent holds a link to this server.
 func (h *Hub) Connected(agentID string) bool { return h.Transport(agentID) != "" }
 
-// Run wakes, every two seconds, the links for which tasks wait: a wake-up may
-// be lost, a task may not. When ctx ends, all links are closed.
+// ReconnectWindow is the time over which the agents of this server spread when
+// they have lost it.
+func (h *Hub) ReconnectWindow() time.Duration {
+	if h.opts.ReconnectRate <= 0 {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	window := time.Duration(len(h.sessions)) * time.Second / time.Duration(h.opts.ReconnectRate)
+	if most := h.opts.ReconnectMost; most > 0 {
+		window = min(window, most)
+	}
+	// In steps, so that not every agent that comes or goes is news to all.
+	return window.Round(100 * time.Millisecond)
+}
+
+// Run makes up, every two seconds, for wake-ups that were lost: a wake-up may
+// be lost, a task or a command may not. When ctx ends, all links are closed,
+// and Run returns when they are.
 func (h *Hub) Run(ctx context.Context) error {
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -89,24 +171,75 @@ func (h *Hub) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		waiting, err := h.tasks.WaitingFor(ctx)
-		if err != nil {
-			h.log.ErrorContext(ctx, "waiting tasks were not looked up", "error", err)
+		h.checkLinks()
+		h.lookForTasks(ctx)
+		h.lookForCommands(ctx)
+	}
+}
+
+func (h *Hub) lookForTasks(ctx context.Context) {
+	waiting, err := h.tasks.WaitingFor(ctx)
+	if err != nil {
+		h.log.ErrorContext(ctx, "waiting tasks were not looked up", "error", err)
+		return
+	}
+	for _, w := range waiting {
+		h.wake(w.TenantID, w.AgentID) //nolint:contextcheck // waking shared targets has a time limit of its own
+	}
+}
+
+// checkLinks ends the links of agents that take nothing any more, or that are
+// gone without a word.
+func (h *Hub) checkLinks() {
+	now := h.now()
+	var ping []pinger
+	h.mu.Lock()
+	for _, s := range h.sessions {
+		if s.stuck(now) {
+			s.close(slowReader())
 			continue
 		}
-		for _, w := range waiting {
-			h.wake(w.TenantID, w.AgentID) //nolint:contextcheck // waking shared targets has a time limit of its own
+		p, ok := s.conn.(pinger)
+		if !ok {
+			continue
 		}
+		switch silence := now.Sub(p.Heard()); {
+		case silence > silentAfter:
+			s.close(fault.New(fault.Unavailable, "silent", "the agent has said nothing for %s, not even to a ping: connect again", silence.Round(time.Second)))
+		case silence > pingAfter:
+			ping = append(ping, p)
+		}
+	}
+	h.mu.Unlock()
+	for _, p := range ping {
+		go p.Ping()
 	}
 }
 
 func (h *Hub) closeAll() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.closed = true
 	for _, s := range h.sessions {
-		s.close(fault.New(fault.Unavailable, "server_stopping", "the server is stopping: connect again"))
+		s.close(serverStopping())
 	}
+	for _, s := range h.streams {
+		s.Close()
+	}
+	h.mu.Unlock()
+	h.detached.Wait() // each ends within cutAfter
+	h.stop()
+}
+
+// detach runs a connection that has outlived its request, unless the hub is
+// closing.
+func (h *Hub) detach(run func(ctx context.Context)) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	h.detached.Go(func() { run(h.base) })
+	return true
 }
 
 // wake makes the agent's session look for tasks; an empty agent stands for all
@@ -157,16 +290,21 @@ func (h *Hub) cancel(agentID string, ref task.Ref, reason string) {
 // agentChanged looks at an agent again, outside the bus's goroutine.
 func (h *Hub) agentChanged(tenant, agentID string) {
 	h.mu.Lock()
-	s := h.sessions[agentID]
+	s, stream := h.sessions[agentID], h.streams[agentID]
 	h.mu.Unlock()
-	if s == nil {
+	if s == nil && stream == nil {
 		return
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := s.refresh(ctx); err != nil {
-			s.close(err)
+		if s != nil {
+			if err := s.refresh(ctx); err != nil {
+				s.close(err)
+			}
+		}
+		if stream != nil && !h.welcome(ctx, tenant, agentID) {
+			stream.Close()
 		}
 	}()
 }
@@ -177,10 +315,10 @@ func (h *Hub) add(s *session) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return fault.New(fault.Unavailable, "server_stopping", "the server is stopping: connect again")
+		return serverStopping()
 	}
 	if old := h.sessions[s.agentID]; old != nil {
-		old.close(fault.New(fault.Conflict, "link_replaced", "a newer connection of agent %s has replaced this one", s.agentID))
+		old.close(linkReplaced(s.agentID))
 	}
 	h.sessions[s.agentID] = s
 	return nil
@@ -191,5 +329,30 @@ func (h *Hub) remove(s *session) {
 	defer h.mu.Unlock()
 	if h.sessions[s.agentID] == s {
 		delete(h.sessions, s.agentID)
+	}
+}
+
+func serverStopping() error {
+	return fault.New(fault.Unavailable, "server_stopping", "the server is stopping: connect again")
+}
+
+func linkReplaced(agentID string) error {
+	return fault.New(fault.Conflict, "link_replaced", "a newer connection of agent %s has replaced this one", agentID)
+}
+
+// newID names a link or a stream; of two, the greater is the newer.
+func newID() string {
+	return uuid.Must(uuid.NewV7()).String() // there is always chance to be had
+}
+
+// openedElsewhere ends what a newer one has replaced.
+func (h *Hub) openedElsewhere(kind, agentID, id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[agentID]; kind == LinkKind && s != nil && s.id < id {
+		s.close(linkReplaced(agentID))
+	}
+	if s := h.streams[agentID]; kind == StreamKind && s != nil && s.id < id {
+		s.Close()
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
@@ -35,6 +37,7 @@ type bench struct {
 	t     *testing.T
 	store *store.Store
 	tgts  *target.Service
+	ahead atomic.Int64 // of the clock, in nanoseconds
 }
 
 func newBench(t *testing.T) *bench {
@@ -46,7 +49,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { _ = b.store.Close() })
 	box, err := seal.NewBox(make([]byte, seal.KeySize))
 	b.must(err)
-	now := func() time.Time { return time.Now().UTC() }
+	now := func() time.Time { return time.Now().UTC().Add(time.Duration(b.ahead.Load())) }
 	tokens, err := seal.NewTokenSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), "stella.test", now)
 	b.must(err)
 	log := slog.New(slog.DiscardHandler)
@@ -54,8 +57,27 @@ func newBench(t *testing.T) *bench {
 	monitor := fleet.NewMonitor(b.store, fleet.DefaultThresholds, now, log, func(fleet.Transition) {})
 	tasks := task.NewService(b.store, b, box, tokens, b, task.Options{}, now, log)
 	b.tgts = target.NewService(b.store, agents, now)
-	b.Hub = NewHub(agents, monitor, tasks, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
+	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
 	return b
+}
+
+// late waits until a frame is under way and sets the clock forward.
+func (b *bench) late(d time.Duration) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
+		b.mu.Lock()
+		for _, s := range b.sessions {
+			if s.sending.Load() != 0 {
+				b.mu.Unlock()
+				b.ahead.Add(int64(d))
+				return
+			}
+		}
+		b.mu.Unlock()
+		if time.Now().After(deadline) {
+			b.t.Fatal("nothing is sent")
+		}
+	}
 }
 
 func (b *bench) must(err error) {
@@ -78,6 +100,15 @@ func (*bench) TaskChanged(string, string) {}
 
 // AgentChanged implements fleet.Notifier.
 func (b *bench) AgentChanged(tenant, agentID string) { b.Handlers().AgentChanged(tenant, agentID) }
+
+// CommandSent implements command.Waker.
+func (b *bench) CommandSent(tenant, id string) { b.Handlers().CommandSent(tenant, id) }
+
+// Opened implements Opener.
+func (b *bench) Opened(kind, agentID, id string) { b.Handlers().Opened(kind, agentID, id) }
+
+// Publish implements event.Publisher.
+func (*bench) Publish(string, ...api.Event) {}
 
 // Audit implements access.Auditor.
 func (*bench) Audit(context.Context, access.Event) {}
@@ -121,8 +152,8 @@ type wire struct {
 	stuck bool
 	ended chan error
 
-	once   sync.Once
-	closed chan struct{}
+	once, stopOnce  sync.Once
+	closed, stopped chan struct{}
 }
 
 var _ Conn = (*wire)(nil)
@@ -146,6 +177,8 @@ func (w *wire) Recv() (*stellav1.ConnectRequest, error) {
 	select {
 	case f := <-w.up:
 		return f, nil
+	case <-w.stopped:
+		return nil, io.EOF
 	case <-w.closed:
 		return nil, io.EOF
 	}
@@ -154,13 +187,16 @@ func (w *wire) Recv() (*stellav1.ConnectRequest, error) {
 // Transport implements Conn.
 func (*wire) Transport() string { return "wire" }
 
+// Stop implements Conn.
+func (w *wire) Stop() { w.stopOnce.Do(func() { close(w.stopped) }) }
+
 // Cut implements Conn.
 func (w *wire) Cut() { w.once.Do(func() { close(w.closed) }) }
 
 func newWire(t *testing.T) *wire {
 	w := &wire{
 		t: t, up: make(chan *stellav1.ConnectRequest, 200), down: make(chan *stellav1.ConnectResponse, 1000),
-		ended: make(chan error, 1), closed: make(chan struct{}),
+		ended: make(chan error, 1), closed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	t.Cleanup(w.Cut)
 	return w
@@ -382,7 +418,8 @@ func TestNewerLinkReplacesTheOlder(t *testing.T) {
 	}
 }
 
-// An agent that does not read is cut, although a frame to it is under way.
+// An agent that does not read is cut when too much waits for it, although a
+// frame to it is under way.
 func TestSlowReaderIsCut(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -391,13 +428,33 @@ func TestSlowReaderIsCut(t *testing.T) {
 	w.stuck = true
 	w.up <- hello()
 	b.serve(a, w)
-	for range 100 {
-		w.up <- beat(&stellav1.Heartbeat{})
+	for !b.Connected(a.ID) {
+		<-time.After(time.Millisecond)
+	}
+	for range 2*maxQueue + 1 {
+		b.cancel(a.ID, task.Ref{ID: "t", Attempt: 1}, "")
 	}
 	w.wantEnd(fault.Unavailable, "slow_reader")
 	if b.Connected(a.ID) {
 		t.Error("it still counts as connected")
 	}
+}
+
+// And also when it goes on talking, but takes no frame for too long.
+func TestStuckReaderIsCut(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := b.agent("a")
+	w := newWire(t)
+	w.stuck = true
+	w.up <- hello()
+	b.serve(a, w)
+	for range 10 {
+		w.up <- beat(&stellav1.Heartbeat{})
+	}
+	b.late(sendTimeout + time.Second)
+	b.checkLinks()
+	w.wantEnd(fault.Unavailable, "slow_reader")
 }
 
 // Whoever is revoked or deleted is cut, also when he reads nothing.

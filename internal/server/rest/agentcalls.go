@@ -155,6 +155,7 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 		return api.HeartbeatResponse{}, err
 	}
 	now := s.now()
+	link := s.Links.Connected(a.ID)
 	s.Monitor.Beat(fleet.Heartbeat{
 		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting,
 		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities,
@@ -162,13 +163,19 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	if in.Capabilities != nil {
 		a.Capabilities = in.Capabilities
 	}
-	out := api.HeartbeatResponse{Tasks: []api.AgentTask{}, IntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: now}
+	out := api.HeartbeatResponse{
+		Tasks: []api.AgentTask{}, IntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: now,
+		ReconnectWindowMs: s.Links.ReconnectWindow().Milliseconds(),
+	}
 	running := make([]task.Ref, len(in.RunningTasks))
 	for i, r := range in.RunningTasks {
 		running[i] = task.Ref{ID: r.TaskID, Attempt: r.Attempt}
 	}
-	if s.Links.Connected(a.ID) {
-		return out, s.Tasks.Renew(ctx, a.ID, running) // its stream carries the tasks
+	if link {
+		return out, s.Tasks.Renew(ctx, a.ID, running) // its link carries tasks and commands
+	}
+	if err := s.pendingCommands(ctx, a, &out); err != nil {
+		return out, err
 	}
 	again, cancel, err := s.Tasks.Pending(ctx, a, running)
 	if err != nil {
@@ -191,4 +198,22 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 		out.Tasks = append(out.Tasks, *t)
 	}
 	return out, nil
+}
+
+// pendingCommands hands out what waits for an agent, unless its stream of
+// events carries it. Each command comes once: whether the agent gets this
+// answer, nobody knows.
+func (s *Server) pendingCommands(ctx context.Context, a *fleet.Agent, out *api.HeartbeatResponse) error {
+	if s.Links.Streaming(a.ID) {
+		return nil
+	}
+	pending, err := s.Commands.PendingOf(ctx, a.TenantID, a.ID)
+	if err != nil {
+		return err
+	}
+	for _, c := range pending {
+		out.Commands = append(out.Commands, c.ForAgent())
+		s.Commands.Delivered(a.TenantID, c.ID, a.ID)
+	}
+	return nil
 }

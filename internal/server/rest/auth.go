@@ -34,14 +34,15 @@ type Names interface {
 type need int
 
 const (
-	nobody    need = iota // the zero value lets nobody in
-	anybody               // also without any identity
-	viewer                // people and scripts, by API token
-	operator              //
-	admin                 //
-	agentSelf             // the agent that the path names, by client certificate
-	agentAny              // any agent, by client certificate
-	agentTask             // the agent that the path names, with a token for the task too
+	nobody        need = iota // the zero value lets nobody in
+	anybody                   // also without any identity
+	viewer                    // people and scripts, by API token
+	operator                  //
+	admin                     //
+	agentSelf                 // the agent that the path names, by client certificate
+	agentAny                  // any agent, by client certificate
+	agentTask                 // the agent that the path names, with a token for the task too
+	agentOrViewer             // the agent that the path names, or a viewer
 )
 
 var roles = map[need]api.Role{viewer: api.RoleViewer, operator: api.RoleOperator, admin: api.RoleAdmin}
@@ -69,6 +70,12 @@ func agent(ctx context.Context) *fleet.Agent {
 func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 	ctx = huma.WithValue(ctx, remoteKey{}, ctx.RemoteAddr())
 	want, _ := ctx.Operation().Metadata[needKey].(need)
+	if want == agentOrViewer {
+		// Whoever shows a token is a person, also over an agent's connection.
+		if want = agentSelf; bearer(ctx.Header("Authorization")) != "" {
+			want = viewer
+		}
+	}
 	var err error
 	switch want {
 	case anybody:
@@ -87,8 +94,7 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 		}
 		ctx = huma.WithValue(ctx, agentKey{}, a)
 		if id := ctx.Param("id"); want != agentAny && id != a.ID {
-			err = fault.New(fault.Forbidden, "not_your_identity",
-				"the client certificate is of agent %s, which may not act as agent %s", a.ID, clip(id))
+			err = notYourIdentity(a, id)
 			break
 		}
 		if want == agentTask {
@@ -182,6 +188,38 @@ func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState) (*fleet.
 	// The certificate in use is the one that tokens are bound to.
 	a.CertificateFingerprint = pki.Fingerprint(cert.Raw)
 	return a, nil
+}
+
+// IdentifySelf returns the agent whose client certificate a request shows, if
+// it is the one that the path names; any agent where the path names none.
+func (s *Server) IdentifySelf(r *http.Request) (*fleet.Agent, error) {
+	if err := checkVersion(r.Header.Get(api.HeaderProtocolVersion)); err != nil {
+		return nil, err
+	}
+	a, err := s.Identify(r.Context(), r.TLS)
+	if err != nil {
+		return nil, err
+	}
+	if id := r.PathValue("id"); id != "" && id != a.ID {
+		return nil, notYourIdentity(a, id)
+	}
+	return a, nil
+}
+
+func notYourIdentity(a *fleet.Agent, id string) error {
+	return fault.New(fault.Forbidden, "not_your_identity", "the client certificate is of agent %s, which may not act as agent %s", a.ID, clip(id))
+}
+
+// Refuse answers a request outside the API's operations that is not let in.
+func (s *Server) Refuse(w http.ResponseWriter, err error) {
+	if k := fault.KindOf(err); k == fault.Internal || k == fault.Unavailable {
+		s.log.Error("request was not authorised", "error", err)
+	}
+	p := problemOf(err)
+	if p.Status == http.StatusForbidden {
+		w.Header().Set("Connection", "close")
+	}
+	writeProblem(w, p)
 }
 
 // taskClaims checks the token of a task endpoint: the agent's own, or the one

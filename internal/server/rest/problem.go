@@ -35,6 +35,7 @@ var statusOf = map[fault.Kind]int{
 	fault.RateLimited:        http.StatusTooManyRequests,
 	fault.Unavailable:        http.StatusServiceUnavailable,
 	fault.UnsupportedVersion: http.StatusBadRequest,
+	fault.UpgradeRequired:    http.StatusUpgradeRequired,
 }
 
 // problemOf maps an error to what the client sees. What is no fault is

@@ -14,10 +14,13 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
 )
@@ -32,6 +35,13 @@ type Audit interface {
 type Links interface {
 	Transport(agentID string) string
 	Connected(agentID string) bool
+	// Streaming reports whether an agent holds a stream of events here.
+	Streaming(agentID string) bool
+	// OpenStream opens an agent's stream of events, which leave ends.
+	OpenStream(a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error)
+	// ReconnectWindow is over how long agents that poll spread when they have
+	// lost the server.
+	ReconnectWindow() time.Duration
 }
 
 // Followers wakes those who follow a task.
@@ -50,9 +60,12 @@ type Deps struct {
 	Monitor   *fleet.Monitor
 	Targets   *target.Service
 	Tasks     *task.Service
+	Commands  *command.Service
 	Tokens    *seal.TokenSigner
 	Links     Links
 	Followers Followers
+	// Listen hears a tenant's events until the listener is closed.
+	Listen func(tenant string, f event.Filter) Listener
 	// Ready returns nil when the server can do its work.
 	Ready func(ctx context.Context) error
 	// RootPEM is the certificate to trust.
@@ -80,6 +93,7 @@ type Server struct {
 	log    *slog.Logger
 	mux    *http.ServeMux
 	huma   huma.API
+	ids    eventIDs
 }
 
 // Body limits, in bytes.
@@ -117,6 +131,8 @@ func New(d Deps) *Server {
 	s.adminTokens()
 	s.targets()
 	s.tasks()
+	s.commands()
+	s.events()
 	return s
 }
 
@@ -195,6 +211,8 @@ func operation(method, path, id, summary string, who need) huma.Operation {
 		op.Security = []map[string][]string{{"apiToken": {}}}
 	case agentSelf, agentAny:
 		op.Security = []map[string][]string{{"agentCert": {}}}
+	case agentOrViewer:
+		op.Security = []map[string][]string{{"agentCert": {}}, {"apiToken": {}}}
 	case agentTask:
 		op.Security = []map[string][]string{{"agentCert": {}, "taskToken": {}}}
 	case nobody, anybody:
@@ -281,6 +299,8 @@ func objectOf(answer any) string {
 			ids[i] = t.ID
 		}
 		return strings.Join(ids, " ")
+	case api.Command:
+		return v.ID
 	case api.RegistrationToken:
 		return v.ID
 	case api.APIToken:

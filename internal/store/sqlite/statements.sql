@@ -53,3 +53,66 @@ FROM (
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
   AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at);
+
+-- name: InsertCapableRecipients :execrows
+INSERT INTO command_recipients (command_id, agent_id, agent_name, state)
+SELECT $1, id, name, 'pending' FROM agents
+WHERE tenant_id = $2 AND lifecycle = 'active' AND liveness = 'live' AND ($3 = '' OR group_name = $3)
+  AND (EXISTS (SELECT 1 FROM json_each(capabilities) WHERE value IN (SELECT value FROM json_each($4)))
+      AND (allowed_capabilities = '[]' OR EXISTS (SELECT 1 FROM json_each(allowed_capabilities) WHERE value IN (SELECT value FROM json_each($4))))
+    OR EXISTS (SELECT 1 FROM json_each(capabilities) WHERE value IN (SELECT value FROM json_each($5)))
+      AND (allowed_capabilities = '[]' OR EXISTS (SELECT 1 FROM json_each(allowed_capabilities) WHERE value IN (SELECT value FROM json_each($5)))))
+ORDER BY id;
+
+-- name: LockCommands :many
+SELECT id, tenant_id, type, expires_at FROM commands WHERE id IN (SELECT value FROM json_each($1)) ORDER BY id;
+
+-- name: ReportedRecipients :many
+SELECT r.command_id, r.agent_id, r.agent_name, r.state, r.delivered_at
+FROM json_each($1) b CROSS JOIN command_recipients r ON r.command_id = b.value ->> 'c' AND r.agent_id = b.value ->> 'a';
+
+-- name: MoveRecipients :exec
+UPDATE command_recipients
+SET state = b.state, delivered_at = b.delivered_at, ended_at = b.ended_at, answer = b.answer, error = b.error
+FROM (
+  SELECT value ->> 'c' AS command_id, value ->> 'a' AS agent_id, value ->> 'state' AS state,
+    value ->> 'delivered' AS delivered_at, value ->> 'ended' AS ended_at, value ->> 'answer' AS answer, value ->> 'error' AS error
+  FROM json_each($1)
+) AS b
+WHERE command_recipients.command_id = b.command_id AND command_recipients.agent_id = b.agent_id;
+
+-- name: CountCommands :exec
+UPDATE commands
+SET pending = commands.pending + b.pending, delivered = commands.delivered + b.delivered, acknowledged = commands.acknowledged + b.acknowledged,
+  failed = commands.failed + b.failed, expired = commands.expired + b.expired,
+  done_at = CASE WHEN commands.pending + b.pending + commands.delivered + b.delivered = 0 THEN b.at END
+FROM (
+  SELECT value ->> 'id' AS id, value ->> 'pending' AS pending, value ->> 'delivered' AS delivered,
+    value ->> 'acknowledged' AS acknowledged, value ->> 'failed' AS failed, value ->> 'expired' AS expired, value ->> 'at' AS at
+  FROM json_each($1)
+) AS b
+WHERE commands.id = b.id;
+
+-- name: LockExpiredCommands :many
+SELECT id, tenant_id, type, expires_at FROM commands WHERE done_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2;
+
+-- name: ExpireRecipients :many
+UPDATE command_recipients
+SET state = 'expired', ended_at = $1, error = CASE WHEN delivered_at IS NULL THEN $2 ELSE $3 END
+WHERE (command_id, agent_id) IN (
+  SELECT r.command_id, r.agent_id FROM command_recipients r
+  WHERE r.command_id IN (SELECT value FROM json_each($4)) AND r.state IN ('pending', 'delivered')
+  LIMIT $5)
+RETURNING command_id, agent_id, agent_name, delivered_at, error;
+
+-- name: LockEndedCommands :many
+SELECT id FROM commands WHERE done_at < $1 ORDER BY done_at LIMIT $2;
+
+-- name: DeleteRecipients :execrows
+DELETE FROM command_recipients
+WHERE (command_id, agent_id) IN (
+  SELECT r.command_id, r.agent_id FROM command_recipients r
+  WHERE r.command_id IN (SELECT value FROM json_each($1)) LIMIT $2);
+
+-- name: DeleteCommands :exec
+DELETE FROM commands WHERE id IN (SELECT value FROM json_each($1));

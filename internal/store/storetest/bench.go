@@ -20,6 +20,7 @@ func Benchmark(b *testing.B, fresh func(t testing.TB) Database) {
 	b.Run("List10k", func(b *testing.B) { benchList(b, newBench(b, fresh(b))) })
 	b.Run("CertificateAgent", func(b *testing.B) { benchCertificate(b, newBench(b, fresh(b))) })
 	b.Run("AppendLog", func(b *testing.B) { benchLog(b, newBench(b, fresh(b))) })
+	b.Run("Commands", func(b *testing.B) { benchCommands(b, newBench(b, fresh(b))) })
 }
 
 // parallel runs f once for each of n, on 64 goroutines.

@@ -60,20 +60,44 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.claimTaskStmt, err = db.PrepareContext(ctx, claimTask); err != nil {
 		return nil, fmt.Errorf("error preparing query ClaimTask: %w", err)
 	}
+	if q.commandStmt, err = db.PrepareContext(ctx, command); err != nil {
+		return nil, fmt.Errorf("error preparing query Command: %w", err)
+	}
+	if q.commandsStmt, err = db.PrepareContext(ctx, commands); err != nil {
+		return nil, fmt.Errorf("error preparing query Commands: %w", err)
+	}
+	if q.commandsOfAgentStmt, err = db.PrepareContext(ctx, commandsOfAgent); err != nil {
+		return nil, fmt.Errorf("error preparing query CommandsOfAgent: %w", err)
+	}
 	if q.countAPITokensStmt, err = db.PrepareContext(ctx, countAPITokens); err != nil {
 		return nil, fmt.Errorf("error preparing query CountAPITokens: %w", err)
+	}
+	if q.countCommandsStmt, err = db.PrepareContext(ctx, countCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query CountCommands: %w", err)
 	}
 	if q.deleteAgentStmt, err = db.PrepareContext(ctx, deleteAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteAgent: %w", err)
 	}
+	if q.deleteCommandsStmt, err = db.PrepareContext(ctx, deleteCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query DeleteCommands: %w", err)
+	}
+	if q.deleteRecipientsStmt, err = db.PrepareContext(ctx, deleteRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query DeleteRecipients: %w", err)
+	}
 	if q.deleteTargetStmt, err = db.PrepareContext(ctx, deleteTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteTarget: %w", err)
+	}
+	if q.deliveriesStmt, err = db.PrepareContext(ctx, deliveries); err != nil {
+		return nil, fmt.Errorf("error preparing query Deliveries: %w", err)
 	}
 	if q.deploymentsStmt, err = db.PrepareContext(ctx, deployments); err != nil {
 		return nil, fmt.Errorf("error preparing query Deployments: %w", err)
 	}
 	if q.expireQueuedStmt, err = db.PrepareContext(ctx, expireQueued); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpireQueued: %w", err)
+	}
+	if q.expireRecipientsStmt, err = db.PrepareContext(ctx, expireRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query ExpireRecipients: %w", err)
 	}
 	if q.failLostStmt, err = db.PrepareContext(ctx, failLost); err != nil {
 		return nil, fmt.Errorf("error preparing query FailLost: %w", err)
@@ -96,14 +120,26 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.insertAuditStmt, err = db.PrepareContext(ctx, insertAudit); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertAudit: %w", err)
 	}
+	if q.insertCapableRecipientsStmt, err = db.PrepareContext(ctx, insertCapableRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertCapableRecipients: %w", err)
+	}
 	if q.insertCertificateStmt, err = db.PrepareContext(ctx, insertCertificate); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertCertificate: %w", err)
+	}
+	if q.insertCommandStmt, err = db.PrepareContext(ctx, insertCommand); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertCommand: %w", err)
 	}
 	if q.insertDeploymentStmt, err = db.PrepareContext(ctx, insertDeployment); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertDeployment: %w", err)
 	}
 	if q.insertLogChunkStmt, err = db.PrepareContext(ctx, insertLogChunk); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertLogChunk: %w", err)
+	}
+	if q.insertRecipientStmt, err = db.PrepareContext(ctx, insertRecipient); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertRecipient: %w", err)
+	}
+	if q.insertRecipientsStmt, err = db.PrepareContext(ctx, insertRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertRecipients: %w", err)
 	}
 	if q.insertTargetStmt, err = db.PrepareContext(ctx, insertTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertTarget: %w", err)
@@ -129,6 +165,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.lockAgentStmt, err = db.PrepareContext(ctx, lockAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query LockAgent: %w", err)
 	}
+	if q.lockCommandsStmt, err = db.PrepareContext(ctx, lockCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query LockCommands: %w", err)
+	}
+	if q.lockEndedCommandsStmt, err = db.PrepareContext(ctx, lockEndedCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query LockEndedCommands: %w", err)
+	}
+	if q.lockExpiredCommandsStmt, err = db.PrepareContext(ctx, lockExpiredCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query LockExpiredCommands: %w", err)
+	}
 	if q.lockReturningStmt, err = db.PrepareContext(ctx, lockReturning); err != nil {
 		return nil, fmt.Errorf("error preparing query LockReturning: %w", err)
 	}
@@ -147,6 +192,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.logTailStmt, err = db.PrepareContext(ctx, logTail); err != nil {
 		return nil, fmt.Errorf("error preparing query LogTail: %w", err)
 	}
+	if q.moveRecipientsStmt, err = db.PrepareContext(ctx, moveRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query MoveRecipients: %w", err)
+	}
+	if q.pendingCommandsStmt, err = db.PrepareContext(ctx, pendingCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query PendingCommands: %w", err)
+	}
+	if q.pendingRecipientsStmt, err = db.PrepareContext(ctx, pendingRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query PendingRecipients: %w", err)
+	}
 	if q.pruneCertificatesStmt, err = db.PrepareContext(ctx, pruneCertificates); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneCertificates: %w", err)
 	}
@@ -164,6 +218,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.renewLeaseStmt, err = db.PrepareContext(ctx, renewLease); err != nil {
 		return nil, fmt.Errorf("error preparing query RenewLease: %w", err)
+	}
+	if q.reportedRecipientsStmt, err = db.PrepareContext(ctx, reportedRecipients); err != nil {
+		return nil, fmt.Errorf("error preparing query ReportedRecipients: %w", err)
 	}
 	if q.requestCancelStmt, err = db.PrepareContext(ctx, requestCancel); err != nil {
 		return nil, fmt.Errorf("error preparing query RequestCancel: %w", err)
@@ -255,6 +312,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.unfinishedOnTargetStmt, err = db.PrepareContext(ctx, unfinishedOnTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UnfinishedOnTarget: %w", err)
 	}
+	if q.unsentCommandsStmt, err = db.PrepareContext(ctx, unsentCommands); err != nil {
+		return nil, fmt.Errorf("error preparing query UnsentCommands: %w", err)
+	}
 	if q.updateTargetStmt, err = db.PrepareContext(ctx, updateTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateTarget: %w", err)
 	}
@@ -326,9 +386,29 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing claimTaskStmt: %w", cerr)
 		}
 	}
+	if q.commandStmt != nil {
+		if cerr := q.commandStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing commandStmt: %w", cerr)
+		}
+	}
+	if q.commandsStmt != nil {
+		if cerr := q.commandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing commandsStmt: %w", cerr)
+		}
+	}
+	if q.commandsOfAgentStmt != nil {
+		if cerr := q.commandsOfAgentStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing commandsOfAgentStmt: %w", cerr)
+		}
+	}
 	if q.countAPITokensStmt != nil {
 		if cerr := q.countAPITokensStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countAPITokensStmt: %w", cerr)
+		}
+	}
+	if q.countCommandsStmt != nil {
+		if cerr := q.countCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countCommandsStmt: %w", cerr)
 		}
 	}
 	if q.deleteAgentStmt != nil {
@@ -336,9 +416,24 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing deleteAgentStmt: %w", cerr)
 		}
 	}
+	if q.deleteCommandsStmt != nil {
+		if cerr := q.deleteCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deleteCommandsStmt: %w", cerr)
+		}
+	}
+	if q.deleteRecipientsStmt != nil {
+		if cerr := q.deleteRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deleteRecipientsStmt: %w", cerr)
+		}
+	}
 	if q.deleteTargetStmt != nil {
 		if cerr := q.deleteTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteTargetStmt: %w", cerr)
+		}
+	}
+	if q.deliveriesStmt != nil {
+		if cerr := q.deliveriesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deliveriesStmt: %w", cerr)
 		}
 	}
 	if q.deploymentsStmt != nil {
@@ -349,6 +444,11 @@ func (q *Queries) Close() error {
 	if q.expireQueuedStmt != nil {
 		if cerr := q.expireQueuedStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing expireQueuedStmt: %w", cerr)
+		}
+	}
+	if q.expireRecipientsStmt != nil {
+		if cerr := q.expireRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing expireRecipientsStmt: %w", cerr)
 		}
 	}
 	if q.failLostStmt != nil {
@@ -386,9 +486,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing insertAuditStmt: %w", cerr)
 		}
 	}
+	if q.insertCapableRecipientsStmt != nil {
+		if cerr := q.insertCapableRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertCapableRecipientsStmt: %w", cerr)
+		}
+	}
 	if q.insertCertificateStmt != nil {
 		if cerr := q.insertCertificateStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertCertificateStmt: %w", cerr)
+		}
+	}
+	if q.insertCommandStmt != nil {
+		if cerr := q.insertCommandStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertCommandStmt: %w", cerr)
 		}
 	}
 	if q.insertDeploymentStmt != nil {
@@ -399,6 +509,16 @@ func (q *Queries) Close() error {
 	if q.insertLogChunkStmt != nil {
 		if cerr := q.insertLogChunkStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertLogChunkStmt: %w", cerr)
+		}
+	}
+	if q.insertRecipientStmt != nil {
+		if cerr := q.insertRecipientStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertRecipientStmt: %w", cerr)
+		}
+	}
+	if q.insertRecipientsStmt != nil {
+		if cerr := q.insertRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertRecipientsStmt: %w", cerr)
 		}
 	}
 	if q.insertTargetStmt != nil {
@@ -441,6 +561,21 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing lockAgentStmt: %w", cerr)
 		}
 	}
+	if q.lockCommandsStmt != nil {
+		if cerr := q.lockCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lockCommandsStmt: %w", cerr)
+		}
+	}
+	if q.lockEndedCommandsStmt != nil {
+		if cerr := q.lockEndedCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lockEndedCommandsStmt: %w", cerr)
+		}
+	}
+	if q.lockExpiredCommandsStmt != nil {
+		if cerr := q.lockExpiredCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lockExpiredCommandsStmt: %w", cerr)
+		}
+	}
 	if q.lockReturningStmt != nil {
 		if cerr := q.lockReturningStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing lockReturningStmt: %w", cerr)
@@ -471,6 +606,21 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing logTailStmt: %w", cerr)
 		}
 	}
+	if q.moveRecipientsStmt != nil {
+		if cerr := q.moveRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing moveRecipientsStmt: %w", cerr)
+		}
+	}
+	if q.pendingCommandsStmt != nil {
+		if cerr := q.pendingCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pendingCommandsStmt: %w", cerr)
+		}
+	}
+	if q.pendingRecipientsStmt != nil {
+		if cerr := q.pendingRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pendingRecipientsStmt: %w", cerr)
+		}
+	}
 	if q.pruneCertificatesStmt != nil {
 		if cerr := q.pruneCertificatesStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pruneCertificatesStmt: %w", cerr)
@@ -499,6 +649,11 @@ func (q *Queries) Close() error {
 	if q.renewLeaseStmt != nil {
 		if cerr := q.renewLeaseStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing renewLeaseStmt: %w", cerr)
+		}
+	}
+	if q.reportedRecipientsStmt != nil {
+		if cerr := q.reportedRecipientsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing reportedRecipientsStmt: %w", cerr)
 		}
 	}
 	if q.requestCancelStmt != nil {
@@ -651,6 +806,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing unfinishedOnTargetStmt: %w", cerr)
 		}
 	}
+	if q.unsentCommandsStmt != nil {
+		if cerr := q.unsentCommandsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing unsentCommandsStmt: %w", cerr)
+		}
+	}
 	if q.updateTargetStmt != nil {
 		if cerr := q.updateTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing updateTargetStmt: %w", cerr)
@@ -698,171 +858,211 @@ func (q *Queries) queryRow(ctx context.Context, stmt *sql.Stmt, query string, ar
 }
 
 type Queries struct {
-	db                       DBTX
-	tx                       *sql.Tx
-	aPITokenByHashStmt       *sql.Stmt
-	aPITokenExistsStmt       *sql.Stmt
-	aPITokensStmt            *sql.Stmt
-	agentStmt                *sql.Stmt
-	agentByNameStmt          *sql.Stmt
-	agentExistsStmt          *sql.Stmt
-	agentIDTakenStmt         *sql.Stmt
-	agentsStmt               *sql.Stmt
-	auditEventsStmt          *sql.Stmt
-	cancelQueuedStmt         *sql.Stmt
-	certificateAgentStmt     *sql.Stmt
-	claimTaskStmt            *sql.Stmt
-	countAPITokensStmt       *sql.Stmt
-	deleteAgentStmt          *sql.Stmt
-	deleteTargetStmt         *sql.Stmt
-	deploymentsStmt          *sql.Stmt
-	expireQueuedStmt         *sql.Stmt
-	failLostStmt             *sql.Stmt
-	finishTaskStmt           *sql.Stmt
-	growLogMarkerStmt        *sql.Stmt
-	heldByStmt               *sql.Stmt
-	insertAPITokenStmt       *sql.Stmt
-	insertAgentStmt          *sql.Stmt
-	insertAuditStmt          *sql.Stmt
-	insertCertificateStmt    *sql.Stmt
-	insertDeploymentStmt     *sql.Stmt
-	insertLogChunkStmt       *sql.Stmt
-	insertTargetStmt         *sql.Stmt
-	insertTaskStmt           *sql.Stmt
-	insertTokenStmt          *sql.Stmt
-	insertTokenUseStmt       *sql.Stmt
-	keepTargetNameStmt       *sql.Stmt
-	keyStmt                  *sql.Stmt
-	leasesBeforeStmt         *sql.Stmt
-	lockAgentStmt            *sql.Stmt
-	lockReturningStmt        *sql.Stmt
-	lockTargetStmt           *sql.Stmt
-	lockTaskStmt             *sql.Stmt
-	logChunksStmt            *sql.Stmt
-	logEndStmt               *sql.Stmt
-	logTailStmt              *sql.Stmt
-	pruneCertificatesStmt    *sql.Stmt
-	putKeyIfAbsentStmt       *sql.Stmt
-	queuedStmt               *sql.Stmt
-	readyStmt                *sql.Stmt
-	recordHeartbeatsStmt     *sql.Stmt
-	renewLeaseStmt           *sql.Stmt
-	requestCancelStmt        *sql.Stmt
-	requeueStmt              *sql.Stmt
-	resumeAgentStmt          *sql.Stmt
-	revokeAPITokenStmt       *sql.Stmt
-	revokeCertificatesStmt   *sql.Stmt
-	revokeTokenStmt          *sql.Stmt
-	setAgentCapabilitiesStmt *sql.Stmt
-	setAgentLabelsStmt       *sql.Stmt
-	setLifecycleStmt         *sql.Stmt
-	shareTargetStmt          *sql.Stmt
-	sharedTargetsStmt        *sql.Stmt
-	spendTokenStmt           *sql.Stmt
-	startTaskStmt            *sql.Stmt
-	sweepLivenessStmt        *sql.Stmt
-	targetStmt               *sql.Stmt
-	targetsStmt              *sql.Stmt
-	taskStmt                 *sql.Stmt
-	taskByIDStmt             *sql.Stmt
-	taskByKeyStmt            *sql.Stmt
-	taskExistsStmt           *sql.Stmt
-	tasksStmt                *sql.Stmt
-	tasksInStateStmt         *sql.Stmt
-	tasksOfAgentStmt         *sql.Stmt
-	tasksOnTargetStmt        *sql.Stmt
-	tokenByHashStmt          *sql.Stmt
-	tokenExistsStmt          *sql.Stmt
-	tokenUseStmt             *sql.Stmt
-	tokensStmt               *sql.Stmt
-	touchAPITokenStmt        *sql.Stmt
-	unfinishedOnTargetStmt   *sql.Stmt
-	updateTargetStmt         *sql.Stmt
-	waitingForStmt           *sql.Stmt
+	db                          DBTX
+	tx                          *sql.Tx
+	aPITokenByHashStmt          *sql.Stmt
+	aPITokenExistsStmt          *sql.Stmt
+	aPITokensStmt               *sql.Stmt
+	agentStmt                   *sql.Stmt
+	agentByNameStmt             *sql.Stmt
+	agentExistsStmt             *sql.Stmt
+	agentIDTakenStmt            *sql.Stmt
+	agentsStmt                  *sql.Stmt
+	auditEventsStmt             *sql.Stmt
+	cancelQueuedStmt            *sql.Stmt
+	certificateAgentStmt        *sql.Stmt
+	claimTaskStmt               *sql.Stmt
+	commandStmt                 *sql.Stmt
+	commandsStmt                *sql.Stmt
+	commandsOfAgentStmt         *sql.Stmt
+	countAPITokensStmt          *sql.Stmt
+	countCommandsStmt           *sql.Stmt
+	deleteAgentStmt             *sql.Stmt
+	deleteCommandsStmt          *sql.Stmt
+	deleteRecipientsStmt        *sql.Stmt
+	deleteTargetStmt            *sql.Stmt
+	deliveriesStmt              *sql.Stmt
+	deploymentsStmt             *sql.Stmt
+	expireQueuedStmt            *sql.Stmt
+	expireRecipientsStmt        *sql.Stmt
+	failLostStmt                *sql.Stmt
+	finishTaskStmt              *sql.Stmt
+	growLogMarkerStmt           *sql.Stmt
+	heldByStmt                  *sql.Stmt
+	insertAPITokenStmt          *sql.Stmt
+	insertAgentStmt             *sql.Stmt
+	insertAuditStmt             *sql.Stmt
+	insertCapableRecipientsStmt *sql.Stmt
+	insertCertificateStmt       *sql.Stmt
+	insertCommandStmt           *sql.Stmt
+	insertDeploymentStmt        *sql.Stmt
+	insertLogChunkStmt          *sql.Stmt
+	insertRecipientStmt         *sql.Stmt
+	insertRecipientsStmt        *sql.Stmt
+	insertTargetStmt            *sql.Stmt
+	insertTaskStmt              *sql.Stmt
+	insertTokenStmt             *sql.Stmt
+	insertTokenUseStmt          *sql.Stmt
+	keepTargetNameStmt          *sql.Stmt
+	keyStmt                     *sql.Stmt
+	leasesBeforeStmt            *sql.Stmt
+	lockAgentStmt               *sql.Stmt
+	lockCommandsStmt            *sql.Stmt
+	lockEndedCommandsStmt       *sql.Stmt
+	lockExpiredCommandsStmt     *sql.Stmt
+	lockReturningStmt           *sql.Stmt
+	lockTargetStmt              *sql.Stmt
+	lockTaskStmt                *sql.Stmt
+	logChunksStmt               *sql.Stmt
+	logEndStmt                  *sql.Stmt
+	logTailStmt                 *sql.Stmt
+	moveRecipientsStmt          *sql.Stmt
+	pendingCommandsStmt         *sql.Stmt
+	pendingRecipientsStmt       *sql.Stmt
+	pruneCertificatesStmt       *sql.Stmt
+	putKeyIfAbsentStmt          *sql.Stmt
+	queuedStmt                  *sql.Stmt
+	readyStmt                   *sql.Stmt
+	recordHeartbeatsStmt        *sql.Stmt
+	renewLeaseStmt              *sql.Stmt
+	reportedRecipientsStmt      *sql.Stmt
+	requestCancelStmt           *sql.Stmt
+	requeueStmt                 *sql.Stmt
+	resumeAgentStmt             *sql.Stmt
+	revokeAPITokenStmt          *sql.Stmt
+	revokeCertificatesStmt      *sql.Stmt
+	revokeTokenStmt             *sql.Stmt
+	setAgentCapabilitiesStmt    *sql.Stmt
+	setAgentLabelsStmt          *sql.Stmt
+	setLifecycleStmt            *sql.Stmt
+	shareTargetStmt             *sql.Stmt
+	sharedTargetsStmt           *sql.Stmt
+	spendTokenStmt              *sql.Stmt
+	startTaskStmt               *sql.Stmt
+	sweepLivenessStmt           *sql.Stmt
+	targetStmt                  *sql.Stmt
+	targetsStmt                 *sql.Stmt
+	taskStmt                    *sql.Stmt
+	taskByIDStmt                *sql.Stmt
+	taskByKeyStmt               *sql.Stmt
+	taskExistsStmt              *sql.Stmt
+	tasksStmt                   *sql.Stmt
+	tasksInStateStmt            *sql.Stmt
+	tasksOfAgentStmt            *sql.Stmt
+	tasksOnTargetStmt           *sql.Stmt
+	tokenByHashStmt             *sql.Stmt
+	tokenExistsStmt             *sql.Stmt
+	tokenUseStmt                *sql.Stmt
+	tokensStmt                  *sql.Stmt
+	touchAPITokenStmt           *sql.Stmt
+	unfinishedOnTargetStmt      *sql.Stmt
+	unsentCommandsStmt          *sql.Stmt
+	updateTargetStmt            *sql.Stmt
+	waitingForStmt              *sql.Stmt
 }
 
 func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 	return &Queries{
-		db:                       tx,
-		tx:                       tx,
-		aPITokenByHashStmt:       q.aPITokenByHashStmt,
-		aPITokenExistsStmt:       q.aPITokenExistsStmt,
-		aPITokensStmt:            q.aPITokensStmt,
-		agentStmt:                q.agentStmt,
-		agentByNameStmt:          q.agentByNameStmt,
-		agentExistsStmt:          q.agentExistsStmt,
-		agentIDTakenStmt:         q.agentIDTakenStmt,
-		agentsStmt:               q.agentsStmt,
-		auditEventsStmt:          q.auditEventsStmt,
-		cancelQueuedStmt:         q.cancelQueuedStmt,
-		certificateAgentStmt:     q.certificateAgentStmt,
-		claimTaskStmt:            q.claimTaskStmt,
-		countAPITokensStmt:       q.countAPITokensStmt,
-		deleteAgentStmt:          q.deleteAgentStmt,
-		deleteTargetStmt:         q.deleteTargetStmt,
-		deploymentsStmt:          q.deploymentsStmt,
-		expireQueuedStmt:         q.expireQueuedStmt,
-		failLostStmt:             q.failLostStmt,
-		finishTaskStmt:           q.finishTaskStmt,
-		growLogMarkerStmt:        q.growLogMarkerStmt,
-		heldByStmt:               q.heldByStmt,
-		insertAPITokenStmt:       q.insertAPITokenStmt,
-		insertAgentStmt:          q.insertAgentStmt,
-		insertAuditStmt:          q.insertAuditStmt,
-		insertCertificateStmt:    q.insertCertificateStmt,
-		insertDeploymentStmt:     q.insertDeploymentStmt,
-		insertLogChunkStmt:       q.insertLogChunkStmt,
-		insertTargetStmt:         q.insertTargetStmt,
-		insertTaskStmt:           q.insertTaskStmt,
-		insertTokenStmt:          q.insertTokenStmt,
-		insertTokenUseStmt:       q.insertTokenUseStmt,
-		keepTargetNameStmt:       q.keepTargetNameStmt,
-		keyStmt:                  q.keyStmt,
-		leasesBeforeStmt:         q.leasesBeforeStmt,
-		lockAgentStmt:            q.lockAgentStmt,
-		lockReturningStmt:        q.lockReturningStmt,
-		lockTargetStmt:           q.lockTargetStmt,
-		lockTaskStmt:             q.lockTaskStmt,
-		logChunksStmt:            q.logChunksStmt,
-		logEndStmt:               q.logEndStmt,
-		logTailStmt:              q.logTailStmt,
-		pruneCertificatesStmt:    q.pruneCertificatesStmt,
-		putKeyIfAbsentStmt:       q.putKeyIfAbsentStmt,
-		queuedStmt:               q.queuedStmt,
-		readyStmt:                q.readyStmt,
-		recordHeartbeatsStmt:     q.recordHeartbeatsStmt,
-		renewLeaseStmt:           q.renewLeaseStmt,
-		requestCancelStmt:        q.requestCancelStmt,
-		requeueStmt:              q.requeueStmt,
-		resumeAgentStmt:          q.resumeAgentStmt,
-		revokeAPITokenStmt:       q.revokeAPITokenStmt,
-		revokeCertificatesStmt:   q.revokeCertificatesStmt,
-		revokeTokenStmt:          q.revokeTokenStmt,
-		setAgentCapabilitiesStmt: q.setAgentCapabilitiesStmt,
-		setAgentLabelsStmt:       q.setAgentLabelsStmt,
-		setLifecycleStmt:         q.setLifecycleStmt,
-		shareTargetStmt:          q.shareTargetStmt,
-		sharedTargetsStmt:        q.sharedTargetsStmt,
-		spendTokenStmt:           q.spendTokenStmt,
-		startTaskStmt:            q.startTaskStmt,
-		sweepLivenessStmt:        q.sweepLivenessStmt,
-		targetStmt:               q.targetStmt,
-		targetsStmt:              q.targetsStmt,
-		taskStmt:                 q.taskStmt,
-		taskByIDStmt:             q.taskByIDStmt,
-		taskByKeyStmt:            q.taskByKeyStmt,
-		taskExistsStmt:           q.taskExistsStmt,
-		tasksStmt:                q.tasksStmt,
-		tasksInStateStmt:         q.tasksInStateStmt,
-		tasksOfAgentStmt:         q.tasksOfAgentStmt,
-		tasksOnTargetStmt:        q.tasksOnTargetStmt,
-		tokenByHashStmt:          q.tokenByHashStmt,
-		tokenExistsStmt:          q.tokenExistsStmt,
-		tokenUseStmt:             q.tokenUseStmt,
-		tokensStmt:               q.tokensStmt,
-		touchAPITokenStmt:        q.touchAPITokenStmt,
-		unfinishedOnTargetStmt:   q.unfinishedOnTargetStmt,
-		updateTargetStmt:         q.updateTargetStmt,
-		waitingForStmt:           q.waitingForStmt,
+		db:                          tx,
+		tx:                          tx,
+		aPITokenByHashStmt:          q.aPITokenByHashStmt,
+		aPITokenExistsStmt:          q.aPITokenExistsStmt,
+		aPITokensStmt:               q.aPITokensStmt,
+		agentStmt:                   q.agentStmt,
+		agentByNameStmt:             q.agentByNameStmt,
+		agentExistsStmt:             q.agentExistsStmt,
+		agentIDTakenStmt:            q.agentIDTakenStmt,
+		agentsStmt:                  q.agentsStmt,
+		auditEventsStmt:             q.auditEventsStmt,
+		cancelQueuedStmt:            q.cancelQueuedStmt,
+		certificateAgentStmt:        q.certificateAgentStmt,
+		claimTaskStmt:               q.claimTaskStmt,
+		commandStmt:                 q.commandStmt,
+		commandsStmt:                q.commandsStmt,
+		commandsOfAgentStmt:         q.commandsOfAgentStmt,
+		countAPITokensStmt:          q.countAPITokensStmt,
+		countCommandsStmt:           q.countCommandsStmt,
+		deleteAgentStmt:             q.deleteAgentStmt,
+		deleteCommandsStmt:          q.deleteCommandsStmt,
+		deleteRecipientsStmt:        q.deleteRecipientsStmt,
+		deleteTargetStmt:            q.deleteTargetStmt,
+		deliveriesStmt:              q.deliveriesStmt,
+		deploymentsStmt:             q.deploymentsStmt,
+		expireQueuedStmt:            q.expireQueuedStmt,
+		expireRecipientsStmt:        q.expireRecipientsStmt,
+		failLostStmt:                q.failLostStmt,
+		finishTaskStmt:              q.finishTaskStmt,
+		growLogMarkerStmt:           q.growLogMarkerStmt,
+		heldByStmt:                  q.heldByStmt,
+		insertAPITokenStmt:          q.insertAPITokenStmt,
+		insertAgentStmt:             q.insertAgentStmt,
+		insertAuditStmt:             q.insertAuditStmt,
+		insertCapableRecipientsStmt: q.insertCapableRecipientsStmt,
+		insertCertificateStmt:       q.insertCertificateStmt,
+		insertCommandStmt:           q.insertCommandStmt,
+		insertDeploymentStmt:        q.insertDeploymentStmt,
+		insertLogChunkStmt:          q.insertLogChunkStmt,
+		insertRecipientStmt:         q.insertRecipientStmt,
+		insertRecipientsStmt:        q.insertRecipientsStmt,
+		insertTargetStmt:            q.insertTargetStmt,
+		insertTaskStmt:              q.insertTaskStmt,
+		insertTokenStmt:             q.insertTokenStmt,
+		insertTokenUseStmt:          q.insertTokenUseStmt,
+		keepTargetNameStmt:          q.keepTargetNameStmt,
+		keyStmt:                     q.keyStmt,
+		leasesBeforeStmt:            q.leasesBeforeStmt,
+		lockAgentStmt:               q.lockAgentStmt,
+		lockCommandsStmt:            q.lockCommandsStmt,
+		lockEndedCommandsStmt:       q.lockEndedCommandsStmt,
+		lockExpiredCommandsStmt:     q.lockExpiredCommandsStmt,
+		lockReturningStmt:           q.lockReturningStmt,
+		lockTargetStmt:              q.lockTargetStmt,
+		lockTaskStmt:                q.lockTaskStmt,
+		logChunksStmt:               q.logChunksStmt,
+		logEndStmt:                  q.logEndStmt,
+		logTailStmt:                 q.logTailStmt,
+		moveRecipientsStmt:          q.moveRecipientsStmt,
+		pendingCommandsStmt:         q.pendingCommandsStmt,
+		pendingRecipientsStmt:       q.pendingRecipientsStmt,
+		pruneCertificatesStmt:       q.pruneCertificatesStmt,
+		putKeyIfAbsentStmt:          q.putKeyIfAbsentStmt,
+		queuedStmt:                  q.queuedStmt,
+		readyStmt:                   q.readyStmt,
+		recordHeartbeatsStmt:        q.recordHeartbeatsStmt,
+		renewLeaseStmt:              q.renewLeaseStmt,
+		reportedRecipientsStmt:      q.reportedRecipientsStmt,
+		requestCancelStmt:           q.requestCancelStmt,
+		requeueStmt:                 q.requeueStmt,
+		resumeAgentStmt:             q.resumeAgentStmt,
+		revokeAPITokenStmt:          q.revokeAPITokenStmt,
+		revokeCertificatesStmt:      q.revokeCertificatesStmt,
+		revokeTokenStmt:             q.revokeTokenStmt,
+		setAgentCapabilitiesStmt:    q.setAgentCapabilitiesStmt,
+		setAgentLabelsStmt:          q.setAgentLabelsStmt,
+		setLifecycleStmt:            q.setLifecycleStmt,
+		shareTargetStmt:             q.shareTargetStmt,
+		sharedTargetsStmt:           q.sharedTargetsStmt,
+		spendTokenStmt:              q.spendTokenStmt,
+		startTaskStmt:               q.startTaskStmt,
+		sweepLivenessStmt:           q.sweepLivenessStmt,
+		targetStmt:                  q.targetStmt,
+		targetsStmt:                 q.targetsStmt,
+		taskStmt:                    q.taskStmt,
+		taskByIDStmt:                q.taskByIDStmt,
+		taskByKeyStmt:               q.taskByKeyStmt,
+		taskExistsStmt:              q.taskExistsStmt,
+		tasksStmt:                   q.tasksStmt,
+		tasksInStateStmt:            q.tasksInStateStmt,
+		tasksOfAgentStmt:            q.tasksOfAgentStmt,
+		tasksOnTargetStmt:           q.tasksOnTargetStmt,
+		tokenByHashStmt:             q.tokenByHashStmt,
+		tokenExistsStmt:             q.tokenExistsStmt,
+		tokenUseStmt:                q.tokenUseStmt,
+		tokensStmt:                  q.tokensStmt,
+		touchAPITokenStmt:           q.touchAPITokenStmt,
+		unfinishedOnTargetStmt:      q.unfinishedOnTargetStmt,
+		unsentCommandsStmt:          q.unsentCommandsStmt,
+		updateTargetStmt:            q.updateTargetStmt,
+		waitingForStmt:              q.waitingForStmt,
 	}
 }

@@ -62,6 +62,37 @@ type Audit struct {
 	Detail   string
 }
 
+type Command struct {
+	ID           string
+	TenantID     string
+	Type         string
+	Payload      string
+	Scope        string
+	Recipient    string
+	AgentID      string
+	Recipients   int64
+	Pending      int64
+	Delivered    int64
+	Acknowledged int64
+	Failed       int64
+	Expired      int64
+	CreatedBy    string
+	CreatedAt    column.Time
+	ExpiresAt    column.Time
+	DoneAt       column.Time
+}
+
+type CommandRecipient struct {
+	CommandID   string
+	AgentID     string
+	AgentName   string
+	State       string
+	DeliveredAt column.Time
+	EndedAt     column.Time
+	Answer      string
+	Error       string
+}
+
 type Deployment struct {
 	TaskID    string
 	TenantID  string

@@ -1,0 +1,173 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"stella-ops.org/stella/api"
+)
+
+const (
+	// markDelay is how long a mark waits for the answer that mostly comes right
+	// behind it, so that one commit takes both.
+	markDelay = 50 * time.Millisecond
+	// What one batch takes at the most: others want to write too.
+	batchReports = 5000
+	batchBytes   = 8 << 20
+	// sweepRecipients is how many recipients a sweep moves in one transaction.
+	sweepRecipients = 10_000
+	// finalFlush is how long the end of Run may take.
+	finalFlush = 5 * time.Second
+)
+
+// Run writes marks and answers in batches, expires once a second what was not
+// answered in time, and deletes what ended long ago, until ctx ends; then it
+// writes what is left.
+//
+// An answer is written at once when nothing else is; those that come while a
+// batch is under way make the next one. Marks wait a moment, or for an answer.
+func (s *Service) Run(ctx context.Context) error {
+	s.setEnded(false)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var marksDue <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			s.setEnded(true)
+			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalFlush)
+			defer cancel()
+			if err := s.flush(final); err != nil {
+				return fmt.Errorf("write the last reports of commands: %w", err)
+			}
+			return nil
+		case <-s.marked:
+			if marksDue == nil {
+				marksDue = time.After(markDelay)
+			}
+			continue
+		case <-marksDue:
+		case <-s.answered:
+		case <-tick.C:
+			s.sweep(ctx)
+			continue
+		}
+		marksDue = nil
+		if err := s.flush(ctx); err != nil {
+			s.log.ErrorContext(ctx, "marks of delivered commands wait in memory: the store takes none", "error", err)
+		}
+	}
+}
+
+func (s *Service) setEnded(ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = ended
+}
+
+// flush writes all that waits, batch by batch. When the store fails, those who
+// wait for a batch are told, and its marks stay for the next time.
+func (s *Service) flush(ctx context.Context) error {
+	for {
+		answers, reports := s.take()
+		if len(reports) == 0 {
+			return nil
+		}
+		outcomes, moved, err := s.store.RecordReports(ctx, reports)
+		marks := reports[:len(reports)-len(answers)]
+		if err == nil {
+			s.forget(marks)
+			s.publish(moved)
+		}
+		for i, a := range answers {
+			w := written{err: err}
+			if err == nil {
+				w.Outcome = outcomes[len(marks)+i]
+			}
+			a.done <- w
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take returns the next batch: marks, and behind them answers. The marks stay
+// noted until they are written.
+func (s *Service) take() (answers []*answer, reports []Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reports = make([]Report, 0, min(len(s.marks)+len(s.answers), batchReports))
+	for ref, at := range s.marks {
+		if len(reports) == batchReports {
+			break
+		}
+		reports = append(reports, Report{Ref: ref, State: api.CommandDelivered, At: at})
+	}
+	n, bytes := 0, 0
+	for n < len(s.answers) && len(reports) < batchReports && (n == 0 || bytes+s.answers[n].size() <= batchBytes) {
+		bytes += s.answers[n].size()
+		reports = append(reports, s.answers[n].Report)
+		n++
+	}
+	answers, s.answers, s.bytes = s.answers[:n], s.answers[n:], s.bytes-bytes
+	if len(s.answers) == 0 {
+		s.answers = nil // gives the memory of a crowd back
+	}
+	return answers, reports
+}
+
+// forget drops marks that are written.
+func (s *Service) forget(marks []Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range marks {
+		_ = marks[i]
+	}
+}
+
+// sweep ends what is over. All that came before the sweep is written first: an
+// answer in memory was in time, whatever the store knows.
+func (s *Service) sweep(ctx context.Context) {
+	s.mu.Lock()
+	now := s.now()
+	s.mu.Unlock()
+	if err := s.flush(ctx); err != nil {
+		s.log.ErrorContext(ctx, "commands were not swept: the store takes no reports", "error", err)
+		return
+	}
+	for more := true; more && ctx.Err() == nil; {
+		moved, again, err := s.store.ExpireCommands(ctx, now, sweepRecipients)
+		if err != nil {
+			s.log.ErrorContext(ctx, "commands were not swept", "error", err)
+			return
+		}
+		s.publish(moved)
+		if more = again; more {
+			s.flushBetween(ctx)
+		}
+	}
+	// What is more than one round's comes with the next sweep.
+	if _, err := s.store.DeleteEndedCommands(ctx, now.Add(-s.opts.Keep), sweepRecipients); err != nil {
+		s.log.ErrorContext(ctx, "old commands were not deleted", "error", err)
+	}
+}
+
+// flushBetween keeps those who answer from waiting for a long sweep.
+func (s *Service) flushBetween(ctx context.Context) {
+	if err := s.flush(ctx); err != nil {
+		s.log.ErrorContext(ctx, "marks of delivered commands wait in memory: the store takes none", "error", err)
+	}
+}
+
+// publish tells all that moved, in one call for each tenant.
+func (s *Service) publish(moved []Transition) {
+	events := map[string][]api.Event{}
+	for i := range moved {
+		events[moved[i].TenantID] = append(events[moved[i].TenantID], moved[i].event())
+	}
+	for tenant, list := range events {
+		s.events.Publish(tenant, list...)
+	}
+}
