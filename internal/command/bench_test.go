@@ -49,7 +49,11 @@ type server struct {
 
 // serve starts a service over a store, which may be the bench's own.
 func (b *bench) serve(s command.Store) *server {
-	return b.run(command.NewService(s, b.told, b.told, command.Options{}, time.Now, slog.New(slog.DiscardHandler)))
+	return b.run(b.service(s, command.Options{}))
+}
+
+func (b *bench) service(s command.Store, opts command.Options) *command.Service {
+	return command.NewService(s, b.told, b.told, opts, time.Now, slog.New(slog.DiscardHandler))
 }
 
 // run has a service run; it may have run before.

@@ -65,7 +65,7 @@ func TestRecipientsEndOnce(t *testing.T) {
 			defer m.end()
 			rt.Repeat(map[string]func(*rapid.T){
 				"send": m.send, "deliver": m.deliver, "deliver more": m.deliver, "answer": m.answer, "answer more": m.answer,
-				"answer together": m.answerTogether, "pass time": m.passTime, "restart": m.restart,
+				"answer together": m.answerTogether, "pass time": m.passTime, "pass time to the edge": m.toTheEdge, "restart": m.restart,
 				"enrol": m.enrol, "delete": m.delete, "deactivate": m.deactivate, "ask": m.ask, "": m.check,
 			})
 		})
@@ -233,6 +233,13 @@ func (m *model) answerTogether(t *rapid.T) {
 
 func (m *model) passTime(t *rapid.T) {
 	time.Sleep(time.Duration(rapid.IntRange(1, 2500).Draw(t, "ms")) * time.Millisecond) //nolint:forbidigo // the bubble's clock
+}
+
+// toTheEdge goes to the moment in which a command expires, or just beside it.
+func (m *model) toTheEdge(t *rapid.T) {
+	c, _ := m.pick(t)
+	beside := time.Duration(rapid.IntRange(-1, 1).Draw(t, "beside")) * time.Microsecond
+	time.Sleep(time.Until(c.expires.Add(beside))) //nolint:forbidigo // the bubble's clock
 }
 
 // restart ends a server's service and begins another over the same store.

@@ -17,8 +17,8 @@ const (
 	batchBytes   = 8 << 20
 	// sweepRecipients is how many recipients a sweep moves in one transaction.
 	sweepRecipients = 10_000
-	// finalFlush is how long the end of Run may take.
-	finalFlush = 5 * time.Second
+	// writeTimeout is how long one batch may take, whether Run ends or not.
+	writeTimeout = 10 * time.Second
 )
 
 // Run writes marks and answers in batches, expires once a second what was not
@@ -36,9 +36,8 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			s.setEnded(true)
-			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalFlush)
-			defer cancel()
-			if err := s.flush(final); err != nil {
+			if err := s.flush(ctx); err != nil {
+				s.refuse(err)
 				return fmt.Errorf("write the last reports of commands: %w", err)
 			}
 			return nil
@@ -54,9 +53,7 @@ func (s *Service) Run(ctx context.Context) error {
 			continue
 		}
 		marksDue = nil
-		if err := s.flush(ctx); err != nil {
-			s.log.ErrorContext(ctx, "marks of delivered commands wait in memory: the store takes none", "error", err)
-		}
+		s.flushed(ctx)
 	}
 }
 
@@ -66,15 +63,16 @@ func (s *Service) setEnded(ended bool) {
 	s.ended = ended
 }
 
-// flush writes all that waits, batch by batch. When the store fails, those who
-// wait for a batch are told, and its marks stay for the next time.
+// flush writes all that waits, batch by batch, also when ctx has ended: those
+// who answered wait for it. When the store fails, those who wait for a batch
+// are told, and its marks stay for the next time.
 func (s *Service) flush(ctx context.Context) error {
 	for {
 		answers, reports := s.take()
 		if len(reports) == 0 {
 			return nil
 		}
-		outcomes, moved, err := s.store.RecordReports(ctx, reports)
+		outcomes, moved, err := s.record(ctx, reports)
 		marks := reports[:len(reports)-len(answers)]
 		if err == nil {
 			s.forget(marks)
@@ -91,6 +89,22 @@ func (s *Service) flush(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// refuse tells all who still wait that nobody will write their answers.
+func (s *Service) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.answers {
+		a.done <- written{err: err}
+	}
+	s.answers, s.bytes = nil, 0
+}
+
+func (s *Service) record(ctx context.Context, reports []Report) ([]Outcome, []Transition, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	return s.store.RecordReports(ctx, reports)
 }
 
 // take returns the next batch: marks, and behind them answers. The marks stay
@@ -123,7 +137,7 @@ func (s *Service) forget(marks []Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range marks {
-		_ = marks[i]
+		delete(s.marks, marks[i].Ref)
 	}
 }
 
@@ -133,8 +147,7 @@ func (s *Service) sweep(ctx context.Context) {
 	s.mu.Lock()
 	now := s.now()
 	s.mu.Unlock()
-	if err := s.flush(ctx); err != nil {
-		s.log.ErrorContext(ctx, "commands were not swept: the store takes no reports", "error", err)
+	if !s.flushed(ctx) {
 		return
 	}
 	for more := true; more && ctx.Err() == nil; {
@@ -144,9 +157,8 @@ func (s *Service) sweep(ctx context.Context) {
 			return
 		}
 		s.publish(moved)
-		if more = again; more {
-			s.flushBetween(ctx)
-		}
+		// Who answers must not wait for the whole of a long sweep.
+		more = again && s.flushed(ctx)
 	}
 	// What is more than one round's comes with the next sweep.
 	if _, err := s.store.DeleteEndedCommands(ctx, now.Add(-s.opts.Keep), sweepRecipients); err != nil {
@@ -154,11 +166,13 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
-// flushBetween keeps those who answer from waiting for a long sweep.
-func (s *Service) flushBetween(ctx context.Context) {
-	if err := s.flush(ctx); err != nil {
+// flushed writes all that waits and reports whether the store took it.
+func (s *Service) flushed(ctx context.Context) bool {
+	err := s.flush(ctx)
+	if err != nil {
 		s.log.ErrorContext(ctx, "marks of delivered commands wait in memory: the store takes none", "error", err)
 	}
+	return err == nil
 }
 
 // publish tells all that moved, in one call for each tenant.

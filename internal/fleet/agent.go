@@ -50,6 +50,7 @@ type Agent struct {
 	LastHeartbeat  time.Time
 	ReportedStatus string
 	NotAccepting   string
+	Transport      string // the carrier that brought it, as in "grpc"
 	ResourceUsage  *api.ResourceUsage
 
 	CreatedAt time.Time

@@ -16,6 +16,7 @@ type Heartbeat struct {
 	At            time.Time
 	Status        string
 	NotAccepting  string
+	Transport     string // the carrier that brought it, as in "grpc"
 	ResourceUsage *api.ResourceUsage
 	Capabilities  []string // nil: as before
 }

@@ -163,7 +163,7 @@ func agentOf(r *db.Agent) *fleet.Agent {
 		Labels: r.Labels.V, Capabilities: r.Capabilities.V, AllowedCapabilities: r.AllowedCapabilities.V, Bound: r.Bound.V, Routes: r.Routes.V,
 		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
 		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
-		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting,
+		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
 		ResourceUsage: r.ResourceUsage.V, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
 	}
 }

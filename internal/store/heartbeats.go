@@ -23,6 +23,7 @@ type beat struct {
 	At           int64              `json:"at"` // microseconds since 1970
 	Status       string             `json:"status"`
 	NotAccepting string             `json:"notAccepting"`
+	Transport    string             `json:"transport"`
 	Usage        *api.ResourceUsage `json:"usage,omitempty"`
 	Capabilities *[]string          `json:"capabilities,omitempty"`
 }
@@ -72,7 +73,7 @@ func encodeBeats(beats []fleet.Heartbeat) (column.Raw, error) {
 		k := key{h.TenantID, h.AgentID}
 		b := beat{
 			Tenant: h.TenantID, ID: h.AgentID, At: h.At.UnixMicro(),
-			Status: h.Status, NotAccepting: h.NotAccepting, Usage: h.ResourceUsage,
+			Status: h.Status, NotAccepting: h.NotAccepting, Transport: h.Transport, Usage: h.ResourceUsage,
 		}
 		if h.Capabilities != nil {
 			b.Capabilities = &h.Capabilities

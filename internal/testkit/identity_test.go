@@ -123,10 +123,13 @@ func register(t testing.TB, cp *testkit.ControlPlane, token string, req api.Regi
 	return call(t, httpClient(tlsConfig(cp)), http.MethodPost, cp.URL+"/api/v1/agents/register", map[string]string{api.HeaderRegistrationToken: token}, req)
 }
 
-func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string) *handmade {
+func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string, capabilities ...string) *handmade {
 	t.Helper()
+	if len(capabilities) == 0 {
+		capabilities = []string{"docker.deploy"}
+	}
 	h := &handmade{cp: cp, key: newKey(t)}
-	status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: name, CSR: csr(t, h.key), Capabilities: []string{"docker.deploy"}})
+	status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: name, CSR: csr(t, h.key), Capabilities: capabilities})
 	if status != http.StatusOK {
 		t.Fatalf("register: %d %s", status, body)
 	}

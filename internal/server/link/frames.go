@@ -127,7 +127,7 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 	now := s.hub.now()
 	s.hub.monitor.Beat(fleet.Heartbeat{
 		TenantID: s.tenant, AgentID: s.agentID, At: now, Status: b.GetStatus(),
-		NotAccepting: b.GetNotAccepting(), ResourceUsage: usage, Capabilities: caps,
+		NotAccepting: b.GetNotAccepting(), Transport: s.conn.Transport(), ResourceUsage: usage, Capabilities: caps,
 	})
 	if err := s.hold(refs(b.GetRunning())); err != nil {
 		return err

@@ -90,10 +90,11 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	h.tell(s, api.EventAgentConnected, conn.Transport())
 	h.log.InfoContext(ctx, "agent connected", "agent", agent.ID, "name", agent.Name, "transport", conn.Transport(), "version", hello.GetVersion())
 
-	// Who reads nothing, or says nothing, must not hold up his own end.
-	served := make(chan struct{})
-	defer close(served)
+	// Who reads nothing, or says nothing, must not hold up his own end. The
+	// connection is its carrier's again when Serve returns.
+	served, unblocked := make(chan struct{}), make(chan struct{})
 	unblock := context.AfterFunc(s.ctx, func() {
+		defer close(unblocked)
 		conn.Stop()
 		select {
 		case <-served:
@@ -101,13 +102,18 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 			conn.Cut()
 		}
 	})
-	defer unblock()
+	defer func() {
+		close(served)
+		if !unblock() {
+			<-unblocked
+		}
+	}()
 
 	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: h.opts.HeartbeatInterval.Milliseconds(), ServerTime: timestamppb.New(h.now()),
 		Server: h.opts.ServerName, ReconnectWindowMs: s.window,
 	}}})
-	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, Capabilities: hello.GetCapabilities()})
+	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, Transport: conn.Transport(), Capabilities: hello.GetCapabilities()})
 	if err := s.resume(hello.GetHeld()); err != nil {
 		s.close(err)
 	}

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -155,9 +156,9 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 		return api.HeartbeatResponse{}, err
 	}
 	now := s.now()
-	link := s.Links.Connected(a.ID)
+	link := s.Links.Transport(a.ID)
 	s.Monitor.Beat(fleet.Heartbeat{
-		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting,
+		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting, Transport: cmp.Or(link, "poll"),
 		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities,
 	})
 	if in.Capabilities != nil {
@@ -171,7 +172,7 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	for i, r := range in.RunningTasks {
 		running[i] = task.Ref{ID: r.TaskID, Attempt: r.Attempt}
 	}
-	if link {
+	if link != "" {
 		return out, s.Tasks.Renew(ctx, a.ID, running) // its link carries tasks and commands
 	}
 	if err := s.pendingCommands(ctx, a, &out); err != nil {

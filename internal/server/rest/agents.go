@@ -90,7 +90,7 @@ func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 		ID: a.ID, Name: a.Name, Version: a.Version, Status: a.Status(), Lifecycle: a.Lifecycle, Liveness: a.Liveness,
 		Group: a.Group, Environment: a.Environment, Platform: a.Platform, Labels: a.Labels, Capabilities: a.Offers(),
 		Routes: a.Routes, ResourceUsage: a.ResourceUsage, LastHeartbeat: timeOrNil(a.LastHeartbeat),
-		Transport: s.Links.Transport(a.ID), NotAccepting: a.NotAccepting,
+		Transport: s.transport(a), NotAccepting: a.NotAccepting,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: timeOrNil(a.CertificateNotAfter),
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
 	}
@@ -98,6 +98,15 @@ func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 		v.Labels = map[string]string{}
 	}
 	return v
+}
+
+// transport is how an agent is connected: as this server sees it, or as its last
+// heartbeat came.
+func (s *Server) transport(a *fleet.Agent) string {
+	if here := s.Links.Transport(a.ID); here != "" || a.Liveness != api.Live {
+		return here
+	}
+	return a.Transport
 }
 
 func timeOrNil(t time.Time) *time.Time {

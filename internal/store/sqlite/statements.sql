@@ -43,11 +43,12 @@ SET liveness = 'live',
   last_heartbeat = b.at,
   reported_status = b.status,
   not_accepting = b.not_accepting,
+  transport = b.transport,
   resource_usage = COALESCE(b.usage, agents.resource_usage),
   capabilities = COALESCE(b.capabilities, agents.capabilities)
 FROM (
   SELECT value ->> 'tenant' AS tenant_id, value ->> 'id' AS id, value ->> 'at' AS at,
-    value ->> 'status' AS status, value ->> 'notAccepting' AS not_accepting,
+    value ->> 'status' AS status, value ->> 'notAccepting' AS not_accepting, value ->> 'transport' AS transport,
     value -> 'usage' AS usage, value -> 'capabilities' AS capabilities
   FROM json_each($1)
 ) AS b

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"cmp"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -166,10 +165,10 @@ func testCommandPick(t *testing.T, b *bench) {
 // testCommandCapable: the database picks whom fleet.Agent.Can picks.
 func testCommandCapable(t *testing.T, b *bench) {
 	names := []string{"command", "command.x", "command.x.y", "command.xx", "x", "x.y", "health_check", "x.health-check", "docker"}
-	r := rand.New(rand.NewPCG(1, 2))
-	some := func() (list []string) {
+	// One in four of them, drawn by a hash.
+	some := func(what string) (list []string) {
 		for _, n := range names {
-			if r.IntN(4) == 0 {
+			if hash(what + n)[0] < '4' {
 				list = append(list, n)
 			}
 		}
@@ -178,9 +177,9 @@ func testCommandCapable(t *testing.T, b *bench) {
 	var agents []*fleet.Agent
 	for i := range 150 {
 		a := b.agent(numbered("a", i))
-		a.Capabilities = some()
-		if r.IntN(2) == 0 {
-			a.AllowedCapabilities = some()
+		a.Capabilities = some(a.ID)
+		if i%2 == 0 {
+			a.AllowedCapabilities = some("allowed to " + a.ID)
 		}
 		agents = append(agents, a)
 		b.enrol(t, a)

@@ -17,7 +17,7 @@ func testHeartbeats(t *testing.T, b *bench) {
 	b.enrol(t, a, gone)
 
 	beat := fleet.Heartbeat{
-		TenantID: tenant, AgentID: a.ID, At: b.now.Add(time.Second), Status: "degraded", NotAccepting: "disk full",
+		TenantID: tenant, AgentID: a.ID, At: b.now.Add(time.Second), Status: "degraded", NotAccepting: "disk full", Transport: "grpc",
 		ResourceUsage: &api.ResourceUsage{CPUPercent: 12.5, MemoryTotalBytes: 1 << 40}, Capabilities: []string{"host"},
 	}
 	record := func(beats ...fleet.Heartbeat) []fleet.Transition {
@@ -35,12 +35,12 @@ func testHeartbeats(t *testing.T, b *bench) {
 	if back := record(beat); len(back) != 0 {
 		t.Errorf("an agent that was live came back: %v", back)
 	}
-	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting = beat.At, beat.Status, beat.NotAccepting
+	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting, a.Transport = beat.At, beat.Status, beat.NotAccepting, beat.Transport
 	a.ResourceUsage, a.Capabilities = beat.ResourceUsage, beat.Capabilities
 	check("after a heartbeat")
 
 	record(fleet.Heartbeat{TenantID: tenant, AgentID: a.ID, At: b.now.Add(2 * time.Second), Status: "online"})
-	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting = b.now.Add(2*time.Second), "online", ""
+	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting, a.Transport = b.now.Add(2*time.Second), "online", "", ""
 	check("what a heartbeat does not tell stays")
 
 	record(fleet.Heartbeat{TenantID: tenant, AgentID: a.ID, At: b.now, Status: "old"})

@@ -12,7 +12,7 @@ import (
 )
 
 const agent = `-- name: Agent :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents
 WHERE tenant_id = $1 AND (id = $2 OR name = $2)
 ORDER BY CASE WHEN id = $2 THEN 0 ELSE 1 END
 LIMIT 1
@@ -54,12 +54,13 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 		&i.ResourceUsage,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Transport,
 	)
 	return &i, err
 }
 
 const agentByName = `-- name: AgentByName :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents WHERE tenant_id = $1 AND name = $2
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents WHERE tenant_id = $1 AND name = $2
 `
 
 type AgentByNameParams struct {
@@ -97,6 +98,7 @@ func (q *Queries) AgentByName(ctx context.Context, arg AgentByNameParams) (*Agen
 		&i.ResourceUsage,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Transport,
 	)
 	return &i, err
 }
@@ -130,7 +132,7 @@ func (q *Queries) AgentIDTaken(ctx context.Context, id string) (int64, error) {
 }
 
 const agents = `-- name: Agents :many
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at FROM agents
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents
 WHERE tenant_id = $1 AND id > $2
   AND (CAST($3 AS TEXT) = '' OR group_name = $3)
   AND (CAST($4 AS TEXT) = '' OR environment = $4)
@@ -192,6 +194,7 @@ func (q *Queries) Agents(ctx context.Context, arg AgentsParams) ([]*Agent, error
 			&i.ResourceUsage,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Transport,
 		); err != nil {
 			return nil, err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, c.revoked_at AS certificate_revoked_at
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, c.revoked_at AS certificate_revoked_at
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -52,6 +52,7 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.ResourceUsage,
 		&i.Agent.CreatedAt,
 		&i.Agent.UpdatedAt,
+		&i.Agent.Transport,
 		&i.CertificateRevokedAt,
 	)
 	return &i, err

@@ -66,12 +66,14 @@ SET liveness = 'live',
   last_heartbeat = b.at,
   reported_status = b.status,
   not_accepting = b.not_accepting,
+  transport = b.transport,
   resource_usage = COALESCE(b.usage, agents.resource_usage),
   capabilities = COALESCE(b.capabilities, agents.capabilities)
 FROM (
   SELECT e ->> 'tenant' AS tenant_id, e ->> 'id' AS id,
     TIMESTAMPTZ 'epoch' + (e ->> 'at')::bigint * INTERVAL '1 microsecond' AS at,
     e ->> 'status' AS status, e ->> 'notAccepting' AS not_accepting,
+    e ->> 'transport' AS transport,
     e -> 'usage' AS usage, e -> 'capabilities' AS capabilities
   FROM jsonb_array_elements($1::jsonb) AS e
 ) AS b

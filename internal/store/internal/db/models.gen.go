@@ -48,6 +48,7 @@ type Agent struct {
 	ResourceUsage          column.Usage
 	CreatedAt              column.Time
 	UpdatedAt              column.Time
+	Transport              string
 }
 
 type Audit struct {
