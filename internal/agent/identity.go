@@ -233,6 +233,9 @@ func (a *Agent) client(handshake time.Duration, http2 bool) (*http.Client, error
 		if err != nil {
 			return nil, fmt.Errorf("identity: %w", err)
 		}
+		// The server knows the issuer, which would cost it memory for each
+		// agent that is connected.
+		c.Certificate = c.Certificate[:1]
 		return &c, nil
 	}
 	if _, err := load(); err != nil {

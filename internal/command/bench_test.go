@@ -146,6 +146,12 @@ func (w *told) CommandSent(_, id string) {
 	w.sent = append(w.sent, id)
 }
 
+func (w *told) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events, w.sent = nil, nil
+}
+
 // of returns the events about a command, and forgets none.
 func (w *told) of(id string) (list []api.Event) {
 	w.mu.Lock()

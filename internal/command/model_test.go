@@ -20,6 +20,7 @@ type modelCommand struct {
 	id         string
 	expires    time.Time
 	recipients map[string]*modelRecipient // by the agent's id
+	done       bool                       // and checked; once more at the end
 }
 
 // modelRecipient is the documented state machine. That a command has expired
@@ -58,11 +59,11 @@ func TestRecipientsEndOnce(t *testing.T) {
 		// As a plain TB: a bubble has no deadline to ask for.
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			run++
-			b.told.events = nil
+			b.told.reset()
 			m := &model{b: b, run: fmt.Sprintf("r%d", run), servers: servers}
 			m.enrol(rt)
 			m.enrol(rt)
-			defer m.end()
+			defer m.end(rt)
 			rt.Repeat(map[string]func(*rapid.T){
 				"send": m.send, "deliver": m.deliver, "deliver more": m.deliver, "answer": m.answer, "answer more": m.answer,
 				"answer together": m.answerTogether, "pass time": m.passTime, "pass time to the edge": m.toTheEdge, "restart": m.restart,
@@ -302,6 +303,9 @@ func (m *model) check(t *rapid.T) {
 	synctest.Wait()
 	now := time.Now()
 	for _, c := range m.commands {
+		if c.done {
+			continue
+		}
 		got, err := m.b.store.Command(m.b.ctx, tenant, c.id)
 		must(m.b.t, err)
 		deliveries := m.b.deliveries(c.id)
@@ -324,6 +328,7 @@ func (m *model) check(t *rapid.T) {
 		}); got.Counts != want || got.Done() != (want.Pending+want.Delivered == 0) {
 			t.Fatalf("command %s counts %+v (done %v), and has %+v", c.id, got.Counts, got.Done(), want)
 		}
+		c.done = got.Done()
 	}
 }
 
@@ -388,12 +393,19 @@ func (m *model) checkEvents(t *rapid.T, c *modelCommand, d *command.Delivery) {
 	}
 }
 
-// end leaves nothing that the next run would find.
-func (m *model) end() {
+// end checks all that is over once more, and leaves nothing that the next run
+// would find.
+func (m *model) end(t *rapid.T) {
+	for _, c := range m.commands {
+		c.done = false
+	}
+	time.Sleep(7 * time.Second) //nolint:forbidigo // the bubble's clock
+	if !t.Failed() {
+		m.check(t)
+	}
 	for _, a := range m.agents {
 		if m.exists(a) {
 			must(m.b.t, m.b.store.DeleteAgent(m.b.ctx, tenant, a.ID))
 		}
 	}
-	time.Sleep(10 * time.Second) //nolint:forbidigo // the bubble's clock
 }

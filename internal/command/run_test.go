@@ -269,8 +269,8 @@ func TestShutdownWithoutStore(t *testing.T) {
 		ctx, cancel := context.WithCancel(b.ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- s.Run(ctx) }()
-		// More than one batch takes.
-		const n = 5010
+		// More than is tried: one batch at work, one because more came, one at the end.
+		const n = 15_010
 		answers := make(chan error, n)
 		for range n {
 			go func() {

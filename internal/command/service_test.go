@@ -49,7 +49,7 @@ func TestSend(t *testing.T) {
 		"all who can":                   {toAll, "prune", []string{"id-able", "id-plain"}},
 		"who could if they lived":       {toAll, "wake", nil},
 	} {
-		b.told.events, b.told.sent = nil, nil
+		b.told.reset()
 		sent := b.send(s, c.to, api.CommandRequest{Type: c.kind, Payload: []byte(`{"a": 1}`), ExpiresIn: 5})
 		var got []string
 		for id := range b.deliveries(sent.ID) {
@@ -65,6 +65,10 @@ func TestSend(t *testing.T) {
 		event := api.Event{At: sent.CreatedAt, Kind: api.EventCommandSent, CommandID: sent.ID, Type: c.kind, By: "tester"}
 		if c.to.Scope == api.ScopeAgent {
 			event.AgentID, event.AgentName = c.want[0], strings.TrimPrefix(c.want[0], "id-")
+			c.to.Name = event.AgentName
+		}
+		if sent.To != c.to {
+			t.Errorf("%s: recorded as sent to %+v", what, sent.To)
 		}
 		if diff := cmp.Diff([]api.Event{event}, b.told.events, cmp.AllowUnexported(api.Event{})); diff != "" {
 			t.Errorf("%s: events (-want +got):\n%s", what, diff)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"pgregory.net/rapid"
+
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
@@ -59,6 +61,18 @@ func TestCapabilities(t *testing.T) {
 			t.Errorf("with %q an agent can %s: %v, want %v", c.have, c.want, got, c.ok)
 		}
 	}
+}
+
+// Covering lists exactly the names that cover a capability.
+func TestCovering(t *testing.T) {
+	t.Parallel()
+	name := rapid.StringMatching(`(health_check|(docker|host|x)(\.(docker|health-check|x)){0,3})`)
+	rapid.Check(t, func(t *rapid.T) {
+		have, want := name.Draw(t, "have"), name.Draw(t, "want")
+		if got := slices.Contains(fleet.Covering(want), have); got != fleet.Covers(have, want) {
+			t.Fatalf("%s is among the names of %s: %v", have, want, got)
+		}
+	})
 }
 
 // What an operator or a token allows cuts down what the agent says it can do.

@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -115,7 +116,7 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 	s.mu.Lock()
 	freed := s.notAccepting != "" && b.GetNotAccepting() == ""
 	s.notAccepting = b.GetNotAccepting()
-	if caps != nil {
+	if caps != nil && !slices.Equal(caps, s.agent.Capabilities) {
 		cp := *s.agent
 		cp.Capabilities = caps
 		s.agent = &cp

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,9 @@ type session struct {
 	// sending is when the frame that is under way was begun, in Unix
 	// nanoseconds; 0 when none is.
 	sending atomic.Int64
+
+	holding sync.Mutex
+	left    bool // the connection is its carrier's again
 
 	mu           sync.Mutex
 	ended        bool         // nobody sets to work any more
@@ -67,47 +71,39 @@ const (
 // Serve runs an agent's link until it ends, and returns why, as a fault that
 // the carrier may show; nil when the agent has left.
 func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
+	// In parts, so that the stack on which a silent agent is waited for is
+	// small.
+	s, err := h.open(ctx, agent, conn)
+	if err != nil {
+		return knownOnly(err)
+	}
+	s.read()
+	return s.leave(ctx)
+}
+
+// open takes the hello, and makes the link known.
+func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn) (*session, error) {
 	first, err := conn.Recv()
 	if err != nil {
-		return knownOnly(err) // the agent left before it said anything
+		return nil, err // the agent left before it said anything
 	}
 	hello := first.GetHello()
 	if err := checkHello(hello); err != nil {
-		return err
+		return nil, err
 	}
 	s := &session{
 		hub: h, conn: conn, id: newID(), tenant: agent.TenantID, agentID: agent.ID, window: h.ReconnectWindow().Milliseconds(),
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	defer s.close(nil)
 	s.setAgent(agent, hello.GetCapabilities())
 	if err := h.add(s); err != nil {
-		return err
+		s.cancel(err)
+		return nil, err
 	}
-	defer h.remove(s)
 	h.others.Opened(LinkKind, s.agentID, s.id)
 	h.tell(s, api.EventAgentConnected, conn.Transport())
 	h.log.InfoContext(ctx, "agent connected", "agent", agent.ID, "name", agent.Name, "transport", conn.Transport(), "version", hello.GetVersion())
-
-	// Who reads nothing, or says nothing, must not hold up his own end. The
-	// connection is its carrier's again when Serve returns.
-	served, unblocked := make(chan struct{}), make(chan struct{})
-	unblock := context.AfterFunc(s.ctx, func() {
-		defer close(unblocked)
-		conn.Stop()
-		select {
-		case <-served:
-		case <-time.After(cutAfter):
-			conn.Cut()
-		}
-	})
-	defer func() {
-		close(served)
-		if !unblock() {
-			<-unblocked
-		}
-	}()
 
 	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: h.opts.HeartbeatInterval.Milliseconds(), ServerTime: timestamppb.New(h.now()),
@@ -118,9 +114,25 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 		s.close(err)
 	}
 	s.wakeUp()
-	s.read()
+	return s, nil
+}
+
+// leave waits until nobody uses the connection, which is its carrier's again
+// then, and returns what is to be told to the agent.
+func (s *session) leave(ctx context.Context) error {
 	s.atWork.Wait()
-	return s.reason(ctx)
+	s.hub.remove(s)
+	s.holding.Lock()
+	s.left = true
+	s.holding.Unlock()
+	reason := context.Cause(s.ctx) //nolint:contextcheck // the session's own context says why it ended
+	s.hub.log.InfoContext(ctx, "agent disconnected", "agent", s.agentID, "reason", reason)
+	said := ""
+	if f := fault.As(reason); f != nil {
+		said = f.Message
+	}
+	s.hub.tell(s, api.EventAgentDisconnected, said)
+	return knownOnly(reason)
 }
 
 func checkHello(hello *stellav1.Hello) error {
@@ -143,29 +155,32 @@ func knownOnly(err error) error {
 	return nil
 }
 
-// reason returns why the session is over, if that is to be told to the agent.
-func (s *session) reason(ctx context.Context) error {
-	reason := context.Cause(s.ctx) //nolint:contextcheck // the session's own context says why it ended
-	s.hub.log.InfoContext(ctx, "agent disconnected", "agent", s.agentID, "reason", reason)
-	said := ""
-	if f := fault.As(reason); f != nil {
-		said = f.Message
-	}
-	s.hub.tell(s, api.EventAgentDisconnected, said)
-	return knownOnly(reason)
-}
-
 func (h *Hub) tell(s *session, kind, reason string) {
 	a, _, _ := s.current()
 	h.others.Publish(s.tenant, api.Event{At: h.now(), Kind: kind, AgentID: a.ID, AgentName: a.Name, Reason: reason})
 }
 
-// close ends the session; the first reason stands.
+// close ends the session; the first reason stands. Who reads nothing, or says
+// nothing, must not hold up his own end.
 func (s *session) close(reason error) {
 	s.cancel(reason)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	first := !s.ended
 	s.ended = true
+	s.mu.Unlock()
+	if first {
+		s.end(s.conn.Stop)
+		time.AfterFunc(cutAfter, func() { s.end(s.conn.Cut) })
+	}
+}
+
+// end does something to the connection, unless it is its carrier's again.
+func (s *session) end(how func()) {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	if !s.left {
+		how()
+	}
 }
 
 // read takes frames until the connection or the session ends.
@@ -206,8 +221,7 @@ func (s *session) enqueue(f outgoing) bool {
 	case s.ended:
 		return false
 	case len(s.queue) >= maxQueue:
-		s.ended = true
-		s.cancel(slowReader())
+		go s.close(slowReader()) // not under the lock
 		return false
 	}
 	s.queue = append(s.queue, f)
@@ -328,10 +342,11 @@ func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cp := *a
+	if s.agent != nil && (capabilities == nil || slices.Equal(capabilities, s.agent.Capabilities)) {
+		capabilities = s.agent.Capabilities
+	}
 	if capabilities != nil {
 		cp.Capabilities = capabilities
-	} else if s.agent != nil {
-		cp.Capabilities = s.agent.Capabilities
 	}
 	s.agent = &cp
 }

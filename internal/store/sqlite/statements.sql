@@ -117,3 +117,17 @@ WHERE (command_id, agent_id) IN (
 
 -- name: DeleteCommands :exec
 DELETE FROM commands WHERE id IN (SELECT value FROM json_each($1));
+
+-- name: PendingCommands :many
+-- Without CROSS it would begin with all commands of the tenant.
+SELECT c.*
+FROM command_recipients r CROSS JOIN commands c ON c.id = r.command_id
+WHERE r.agent_id = $1 AND r.state = 'pending' AND c.tenant_id = $2 AND c.expires_at > $3
+ORDER BY r.command_id LIMIT $4;
+
+-- name: UnsentCommands :many
+SELECT c.tenant_id, r.command_id, r.agent_id
+FROM command_recipients r CROSS JOIN commands c ON c.id = r.command_id CROSS JOIN agents a ON a.id = r.agent_id
+WHERE r.state = 'pending' AND (r.agent_id, r.command_id) > ($1, $2)
+  AND c.created_at <= $3 AND c.expires_at > $4 AND a.liveness <> 'dead' AND a.lifecycle <> 'revoked'
+ORDER BY r.agent_id, r.command_id LIMIT $5;

@@ -242,7 +242,9 @@ func testDeleteEnded(t *testing.T, b *bench) {
 		}
 	}
 	b.wantCounts(t, open, api.CommandCounts{Pending: 10})
-	// A row that is left over would break this key.
-	must(t, b.db.Exec(b.ctx, `INSERT INTO command_recipients (command_id, agent_id, agent_name, state)
-		VALUES ('`+old.ID+`', 'id-`+numbered("a", 1)+`', '', 'pending')`))
+	for i := range 10 {
+		// A row that is left over would break this key.
+		must(t, b.db.Exec(b.ctx, `INSERT INTO command_recipients (command_id, agent_id, agent_name, state)
+			VALUES ('`+old.ID+`', 'id-`+numbered("a", i)+`', '', 'pending')`))
+	}
 }
