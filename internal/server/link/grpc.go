@@ -61,9 +61,20 @@ type grpcConn struct {
 	control *http.ResponseController
 }
 
-func (c grpcConn) Send(f *stellav1.ConnectResponse) error  { return c.stream.Send(f) }
-func (c grpcConn) Recv() (*stellav1.ConnectRequest, error) { return c.stream.Receive() }
-func (c grpcConn) Transport() string                       { return "grpc" }
+// Transport implements Conn.
+func (grpcConn) Transport() string { return "grpc" }
+
+// Send implements Conn.
+func (c grpcConn) Send(f *stellav1.ConnectResponse) error { return c.stream.Send(f) }
+
+// Recv implements Conn.
+func (c grpcConn) Recv(take func(*stellav1.ConnectRequest) error) error {
+	f, err := c.stream.Receive()
+	if err != nil {
+		return err
+	}
+	return take(f)
+}
 
 // Stop and Cut give the stream, and only it, a deadline that has passed; to a
 // stream that is gone it means nothing.

@@ -28,7 +28,9 @@ import (
 // goroutine at a time and Recv by one other.
 type Conn interface {
 	Send(*stellav1.ConnectResponse) error
-	Recv() (*stellav1.ConnectRequest, error)
+	// Recv has the next frame taken, on whatever goroutine, and returns when it
+	// is; its error is the connection's, or what take returned.
+	Recv(take func(*stellav1.ConnectRequest) error) error
 	// Stop makes Recv return, now and from now on. Send goes on, so that the
 	// carrier can say why. It may be called at any time, and again.
 	Stop()
@@ -102,6 +104,7 @@ type Hub struct {
 	base     context.Context
 	stop     context.CancelFunc
 	detached sync.WaitGroup
+	crew     crew
 	dropped  atomic.Int64 // streams whose reader was too slow
 
 	mu       sync.Mutex
@@ -118,6 +121,7 @@ func NewHub(agents *fleet.Service, monitor *fleet.Monitor, tasks *task.Service, 
 		sessions: map[string]*session{}, streams: map[string]*stream{},
 	}
 	h.base, h.stop = context.WithCancel(context.Background())
+	h.crew.hire(h.base)
 	return h
 }
 

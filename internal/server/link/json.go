@@ -31,22 +31,18 @@ var _ Conn = (*jsonConn)(nil)
 func newJSONConn(c *wsConn) *jsonConn { return &jsonConn{wsConn: c, attempts: map[string]int64{}} }
 
 // Recv implements Conn.
-func (c *jsonConn) Recv() (*stellav1.ConnectRequest, error) {
+func (c *jsonConn) Recv(take func(*stellav1.ConnectRequest) error) error {
 	if !c.greeted {
 		c.greeted = true
-		return c.hello(&api.StreamMessage{}), nil
+		return take(c.hello(&api.StreamMessage{}))
 	}
-	var m api.StreamMessage
-	err := c.readMessage(func(data []byte) error {
+	return c.readMessage(func(data []byte) error {
+		var m api.StreamMessage
 		if err := json.Unmarshal(data, &m); err != nil {
 			return fault.Wrap(err, fault.Invalid, "frame_malformed", "a message is not the JSON object that is expected here: "+err.Error())
 		}
-		return nil
+		return take(c.frame(&m))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return c.frame(&m), nil
 }
 
 // frame makes the frame that a message stands for; an empty one for a message

@@ -173,14 +173,14 @@ func (w *wire) Send(f *stellav1.ConnectResponse) error {
 }
 
 // Recv implements Conn.
-func (w *wire) Recv() (*stellav1.ConnectRequest, error) {
+func (w *wire) Recv(take func(*stellav1.ConnectRequest) error) error {
 	select {
 	case f := <-w.up:
-		return f, nil
+		return take(f)
 	case <-w.stopped:
-		return nil, io.EOF
+		return io.EOF
 	case <-w.closed:
-		return nil, io.EOF
+		return io.EOF
 	}
 }
 

@@ -73,21 +73,20 @@ const (
 func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	// In parts, so that the stack on which a silent agent is waited for is
 	// small.
-	s, err := h.open(ctx, agent, conn)
+	var s *session
+	err := conn.Recv(func(first *stellav1.ConnectRequest) (err error) {
+		s, err = h.open(ctx, agent, conn, first.GetHello())
+		return err
+	})
 	if err != nil {
-		return knownOnly(err)
+		return knownOnly(err) // refused, or gone before it said anything
 	}
 	s.read()
 	return s.leave(ctx)
 }
 
 // open takes the hello, and makes the link known.
-func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn) (*session, error) {
-	first, err := conn.Recv()
-	if err != nil {
-		return nil, err // the agent left before it said anything
-	}
-	hello := first.GetHello()
+func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *stellav1.Hello) (*session, error) {
 	if err := checkHello(hello); err != nil {
 		return nil, err
 	}
@@ -186,11 +185,7 @@ func (s *session) end(how func()) {
 // read takes frames until the connection or the session ends.
 func (s *session) read() {
 	for {
-		f, err := s.conn.Recv()
-		if err == nil {
-			err = s.take(f)
-		}
-		if err != nil {
+		if err := s.conn.Recv(s.take); err != nil {
 			s.close(err)
 			return
 		}

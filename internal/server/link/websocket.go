@@ -51,7 +51,7 @@ func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, erro
 			_ = conn.Close() // a client must wait for the answer before it speaks (RFC 6455, 4.1)
 			return
 		}
-		c := &wsConn{conn: conn, now: h.now}
+		c := &wsConn{conn: conn, now: h.now, crew: &h.crew, done: make(chan struct{}, 1)}
 		c.heard.Store(h.now().UnixNano())
 		link := Conn(c)
 		if shake.Protocol == "" {
@@ -91,6 +91,8 @@ type wsConn struct {
 	text  bool // messages are text, and a jsonConn's to read
 	now   func() time.Time
 	heard atomic.Int64 // when the agent was last heard, in Unix nanoseconds
+	crew  *crew
+	done  chan struct{} // has a value when the crew is done with a message
 
 	write sync.Mutex // one frame at a time
 }
@@ -166,21 +168,20 @@ func (c *wsConn) writeMessage(op ws.OpCode, data []byte) error {
 }
 
 // Recv implements Conn.
-func (c *wsConn) Recv() (*stellav1.ConnectRequest, error) {
-	f := new(stellav1.ConnectRequest)
-	err := c.readMessage(func(data []byte) error {
+func (c *wsConn) Recv(take func(*stellav1.ConnectRequest) error) error {
+	return c.readMessage(func(data []byte) error {
+		f := new(stellav1.ConnectRequest)
 		if err := proto.Unmarshal(data, f); err != nil {
 			return fault.Wrap(err, fault.Invalid, "frame_malformed", fmt.Sprintf("a message of %d bytes is no frame of %s", len(data), api.SubprotocolProto))
 		}
-		return nil
+		return take(f)
 	})
-	return f, err
 }
 
-// readMessage has the next message taken, whose bytes are good until take
-// returns; control frames in between are answered. It fails with io.EOF when
-// the agent leaves, and with a fault for what RFC 6455 does not allow.
-func (c *wsConn) readMessage(take func([]byte) error) error {
+// readMessage has the next message taken by the crew; its bytes are good until
+// take returns. Control frames in between are answered. It fails with io.EOF
+// when the agent leaves, and with a fault for what RFC 6455 does not allow.
+func (c *wsConn) readMessage(take func([]byte) error) (err error) {
 	head, err := c.nextHeader(false, 0)
 	if err != nil {
 		return err
@@ -207,7 +208,8 @@ func (c *wsConn) readMessage(take func([]byte) error) error {
 		return wsFault(ws.StatusInvalidFramePayloadData, "a text message is not UTF-8")
 	}
 	c.heard.Store(c.now().UnixNano())
-	return take(buf.b)
+	c.crew.do(c.done, func() { err = take(buf.b) })
+	return err
 }
 
 // nextHeader returns the header of the next frame of data.
