@@ -100,11 +100,21 @@ func (a *Agent) Offers() []string {
 }
 
 // Covers reports whether having one capability means having another.
-func Covers(have, want string) bool {
-	if have == want || strings.HasPrefix(want, have+".") {
-		return true
+func Covers(have, want string) bool { return slices.Contains(Covering(want), have) }
+
+// Covering lists the capabilities that each mean having another: itself, the
+// short names of its kind, and health_check for health checks.
+func Covering(want string) []string {
+	names := []string{want}
+	for i, r := range want {
+		if r == '.' {
+			names = append(names, want[:i])
+		}
 	}
-	return have == "health_check" && strings.HasSuffix(want, ".health-check")
+	if strings.HasSuffix(want, ".health-check") {
+		names = append(names, "health_check")
+	}
+	return names
 }
 
 var (
