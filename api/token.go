@@ -42,6 +42,7 @@ type RegistrationToken struct {
 // RegistrationTokenList is the answer of GET /api/v1/admin/agent-tokens.
 type RegistrationTokenList struct {
 	Items []RegistrationToken `json:"items"`
+	Next  string              `json:"next,omitempty"`
 }
 
 // Role is what an API token may do: a viewer reads, an operator also deploys,
@@ -79,6 +80,7 @@ type APIToken struct {
 // APITokenList is the answer of GET /api/v1/admin/api-tokens.
 type APITokenList struct {
 	Items []APIToken `json:"items"`
+	Next  string     `json:"next,omitempty"`
 }
 
 // WhoAmI is the answer of GET /api/v1/whoami.

@@ -20,6 +20,10 @@ type AgentFilter struct {
 	Group       string
 	Environment string
 	Labels      map[string]string
+	// Filter is what else must match, in the language that docs/filter.md
+	// describes, and Sort the order, as in -createdAt,name.
+	Filter string
+	Sort   string
 	// Cursor begins behind a page, and Limit is how long a page may be; the
 	// server chooses when it is 0.
 	Cursor string
@@ -28,7 +32,7 @@ type AgentFilter struct {
 
 // AgentPage returns one page of the agents that match.
 func (c *Client) AgentPage(ctx context.Context, f AgentFilter) (*api.AgentList, error) {
-	q := newQuery(f.Cursor, f.Limit)
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
 	q.set("status", f.Status)
 	q.set("capability", f.Capability)
 	q.set("name", f.Name)

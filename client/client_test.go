@@ -52,6 +52,22 @@ func TestRequests(t *testing.T) {
 			_, err := c.AgentPage(ctx, AgentFilter{Status: "online", Capability: "docker.deploy", Environment: "prod", Labels: map[string]string{"zone": "a"}, Limit: 5})
 			return err
 		},
+		"GET /api/v1/targets?cursor=c&filter=name+~+%22a%2A%22&sort=-name": func(ctx context.Context, c *Client) error {
+			_, err := c.TargetPage(ctx, TargetFilter{Filter: `name ~ "a*"`, Sort: "-name", Cursor: "c"})
+			return err
+		},
+		"GET /api/v1/admin/agent-tokens?filter=state%3Dused&limit=2&sort=name": func(ctx context.Context, c *Client) error {
+			_, err := c.RegistrationTokenPage(ctx, TokenFilter{Filter: "state=used", Sort: "name", Limit: 2})
+			return err
+		},
+		"GET /api/v1/admin/api-tokens?filter=role%3Dadmin": func(ctx context.Context, c *Client) error {
+			_, err := c.APITokenPage(ctx, TokenFilter{Filter: "role=admin"})
+			return err
+		},
+		"GET /api/v1/audit?filter=seq%3E7&sort=at": func(ctx context.Context, c *Client) error {
+			_, err := c.AuditPage(ctx, AuditFilter{Filter: "seq>7", Sort: "at"})
+			return err
+		},
 		"GET /api/v1/agents/a%2Fb%3F": func(ctx context.Context, c *Client) error {
 			_, err := c.Agent(ctx, "a/b?")
 			return err

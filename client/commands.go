@@ -40,6 +40,9 @@ func (c *Client) SendCommandToAll(ctx context.Context, req api.CommandRequest) (
 // CommandFilter picks commands; every field that is set must match.
 type CommandFilter struct {
 	Type string
+	// Filter and Sort are in the language that all listings share.
+	Filter string
+	Sort   string
 	// Cursor begins behind a page, and Limit is how long a page may be; the
 	// server chooses when it is 0.
 	Cursor string
@@ -48,7 +51,7 @@ type CommandFilter struct {
 
 // CommandPage returns one page of the commands that match, the newest first.
 func (c *Client) CommandPage(ctx context.Context, f CommandFilter) (*api.CommandList, error) {
-	q := newQuery(f.Cursor, f.Limit)
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
 	q.set("type", f.Type)
 	return get[api.CommandList](ctx, c, commandsPath, q.values)
 }
@@ -69,7 +72,10 @@ func (c *Client) Commands(ctx context.Context, f CommandFilter) iter.Seq2[api.Co
 
 // DeliveryFilter picks recipients of a command.
 type DeliveryFilter struct {
-	State  api.CommandState
+	State api.CommandState
+	// Filter and Sort are in the language that all listings share.
+	Filter string
+	Sort   string
 	Cursor string
 	Limit  int
 }
@@ -80,7 +86,7 @@ func (c *Client) Command(ctx context.Context, id string, f DeliveryFilter) (*api
 	if err != nil {
 		return nil, err
 	}
-	q := newQuery(f.Cursor, f.Limit)
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
 	q.set("state", string(f.State))
 	return get[api.CommandProgress](ctx, c, path, q.values)
 }
@@ -108,7 +114,7 @@ func (c *Client) AgentCommands(ctx context.Context, agent string, state api.Comm
 		if err != nil {
 			return nil, "", err
 		}
-		q := newQuery(cursor, 0)
+		q := newQuery("", "", cursor, 0)
 		q.set("state", string(state))
 		list, err := get[api.AgentCommandList](ctx, c, path, q.values)
 		if err != nil {

@@ -34,8 +34,10 @@ func pages[T any](fetch func(cursor string) (items []T, next string, err error))
 // query builds the parameters of a list; what is empty is left out.
 type query struct{ values url.Values }
 
-func newQuery(cursor string, limit int) query {
+func newQuery(filter, sort, cursor string, limit int) query {
 	q := query{values: url.Values{}}
+	q.set("filter", filter)
+	q.set("sort", sort)
 	q.set("cursor", cursor)
 	if limit > 0 {
 		q.set("limit", strconv.Itoa(limit))

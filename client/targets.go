@@ -18,6 +18,10 @@ type TargetFilter struct {
 	// Agent is the id or name of the agent that reaches the target.
 	Agent  string
 	Labels map[string]string
+	// Filter is what else must match, in the language that docs/filter.md
+	// describes, and Sort the order, as in -createdAt,name.
+	Filter string
+	Sort   string
 	// Cursor begins behind a page, and Limit is how long a page may be; the
 	// server chooses when it is 0.
 	Cursor string
@@ -26,7 +30,7 @@ type TargetFilter struct {
 
 // TargetPage returns one page of the targets that match.
 func (c *Client) TargetPage(ctx context.Context, f TargetFilter) (*api.TargetList, error) {
-	q := newQuery(f.Cursor, f.Limit)
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
 	q.set("name", f.Name)
 	q.set("kind", f.Kind)
 	q.set("environment", f.Environment)

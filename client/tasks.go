@@ -17,6 +17,10 @@ type TaskFilter struct {
 	// Target and Agent are ids or names.
 	Target string
 	Agent  string
+	// Filter is what else must match, in the language that docs/filter.md
+	// describes, and Sort the order, as in -createdAt,name.
+	Filter string
+	Sort   string
 	// Cursor begins behind a page, and Limit is how long a page may be; the
 	// server chooses when it is 0.
 	Cursor string
@@ -37,7 +41,7 @@ func (c *Client) SubmitTask(ctx context.Context, req api.TaskRequest) (*api.Task
 
 // TaskPage returns one page of the tasks that match.
 func (c *Client) TaskPage(ctx context.Context, f TaskFilter) (*api.TaskList, error) {
-	q := newQuery(f.Cursor, f.Limit)
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
 	q.set("state", string(f.State))
 	q.set("type", string(f.Type))
 	q.set("target", f.Target)

@@ -87,7 +87,9 @@ type Store interface {
 	InsertAPIToken(ctx context.Context, t *APIToken) error
 	// APITokenByHash returns nil when there is none.
 	APITokenByHash(ctx context.Context, hash string) (*APIToken, error)
-	APITokens(ctx context.Context, tenant string) ([]*APIToken, error)
+	// APITokens returns a page of a tenant's tokens, the newest first unless
+	// the filter says another order.
+	APITokens(ctx context.Context, tenant string, f Filter) ([]*APIToken, error)
 	// RevokeAPIToken ends a token; a missing one is a fault of kind NotFound.
 	RevokeAPIToken(ctx context.Context, tenant, id string, at time.Time) error
 	// TouchAPIToken notes a use; callers do so at most once a minute.
@@ -160,9 +162,10 @@ func (s *Service) First(ctx context.Context) (string, error) {
 	return text, err
 }
 
-// List returns a tenant's tokens, the newest first.
-func (s *Service) List(ctx context.Context, tenant string) ([]*APIToken, error) {
-	return s.store.APITokens(ctx, tenant)
+// List returns a page of a tenant's tokens, the newest first unless the filter
+// says another order.
+func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*APIToken, error) {
+	return s.store.APITokens(ctx, tenant, f)
 }
 
 // Revoke ends a token at once.

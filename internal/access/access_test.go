@@ -89,7 +89,7 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	// Its last use is noted, for people who clean up.
-	all, err := s.List(t.Context(), "default")
+	all, err := s.List(t.Context(), "default", access.Filter{})
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%d tokens, %v", len(all), err)
 	}

@@ -27,11 +27,14 @@ func (a *app) agentCommand() *cobra.Command {
 
 func (a *app) agentListCommand() *cobra.Command {
 	var f client.AgentFilter
+	var l listFlags
 	var labels []string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List agents",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella agent list --filter 'status=live and env=production and label.tier=web'
+  stella agent list --filter 'name ~ "web-*" and lastHeartbeat < -10m' --sort -lastHeartbeat,name`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if f.Labels, err = labelMap(labels); err != nil {
 				return err
@@ -40,13 +43,12 @@ func (a *app) agentListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list := api.AgentList{Items: []api.Agent{}}
-			for agent, err := range c.Agents(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				list.Items = append(list.Items, agent)
+			f.Filter, f.Sort, f.Limit = l.filter, l.sort, pageSize(l.limit)
+			agents, err := take(c.Agents(cmd.Context(), f), l.limit)
+			if err != nil {
+				return err
 			}
+			list := api.AgentList{Items: agents}
 			return a.io.Write(a.format, list, func() {
 				empty := "There are no agents yet: `stella agent bootstrap` tells how to add one."
 				if cmd.Flags().NFlag() > 0 {
@@ -63,6 +65,7 @@ func (a *app) agentListCommand() *cobra.Command {
 	flags.StringVar(&f.Environment, "env", "", "only those of this environment")
 	flags.StringVar(&f.Group, "group", "", "only those of this group")
 	flags.StringArrayVar(&labels, "label", nil, "only those with this label, as in `key=value`; may be given several times")
+	l.add(flags, 0)
 	complete(cmd, "status", fixed("online", "degraded", "offline", "active", "inactive", "revoked", "live", "stale", "dead"))
 	return cmd
 }

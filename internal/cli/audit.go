@@ -9,29 +9,28 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	limit := 50
+	var l listFlags
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "List who changed what, the newest first",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella audit --filter 'action ~ "agent.*" and at > -1d'
+  stella audit --filter outcome=denied --limit 10`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			list := api.AuditList{Items: []api.AuditEvent{}}
-			for e, err := range c.Audit(cmd.Context(), client.AuditFilter{Limit: pageSize(limit)}) {
-				if err != nil {
-					return err
-				}
-				if list.Items = append(list.Items, e); len(list.Items) == limit {
-					break
-				}
+			f := client.AuditFilter{Filter: l.filter, Sort: l.sort, Limit: pageSize(l.limit)}
+			events, err := take(c.Audit(cmd.Context(), f), l.limit)
+			if err != nil {
+				return err
 			}
+			list := api.AuditList{Items: events}
 			return a.io.Write(a.format, list, func() { a.showAudit(list.Items) })
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", limit, "how many at the most; 0 for all")
+	l.add(cmd.Flags(), 50)
 	return cmd
 }
 
@@ -46,12 +45,4 @@ func (a *app) showAudit(events []api.AuditEvent) {
 		t.Row(out.Ago(e.At, a.now()), e.Actor, e.Action, e.Object, outcome, e.Remote, out.Plain(e.Detail))
 	}
 	a.io.Table(t, "Nothing was changed yet.")
-}
-
-// pageSize asks for no more than is wanted, and for no more than a page holds.
-func pageSize(limit int) int {
-	if limit <= 0 || limit > 500 {
-		return 500
-	}
-	return limit
 }

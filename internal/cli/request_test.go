@@ -243,12 +243,19 @@ func TestOtherRequests(t *testing.T) {
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"agent list --status STALE --capability docker --env prod --group g --label a=b --name x": "GET /api/v1/agents?capability=docker&environment=prod&group=g&label=a%3Db&name=x&status=STALE",
-		"target list --kind host --env prod --agent a1 --name web --label a=b":                    "GET /api/v1/targets?agent=a1&environment=prod&kind=host&label=a%3Db&name=web",
+		"agent list --status STALE --capability docker --env prod --group g --label a=b --name x": "GET /api/v1/agents?capability=docker&environment=prod&group=g&label=a%3Db&limit=500&name=x&status=STALE",
+		"target list --kind host --env prod --agent a1 --name web --label a=b":                    "GET /api/v1/targets?agent=a1&environment=prod&kind=host&label=a%3Db&limit=500&name=web",
 		"task list --state failed --target web --agent a1 --type deploy --limit 5":                "GET /api/v1/tasks?agent=a1&limit=5&state=failed&target=web&type=deploy",
 		"task list --limit 0": "GET /api/v1/tasks?limit=500",
 		"audit --limit 3":     "GET /api/v1/audit?limit=3",
-		"token list --api":    "GET /api/v1/admin/api-tokens",
+		"token list --api":    "GET /api/v1/admin/api-tokens?limit=500",
+
+		"agent list --filter status=live --sort -name":               "GET /api/v1/agents?filter=status%3Dlive&limit=500&sort=-name",
+		"target list --filter agent=a1 --sort env,name --limit 7":    "GET /api/v1/targets?filter=agent%3Da1&limit=7&sort=env%2Cname",
+		"task list --filter createdAt>-7d --sort finishedAt":         "GET /api/v1/tasks?filter=createdAt%3E-7d&limit=20&sort=finishedAt",
+		"token list --filter state=usable --sort expiresAt":          "GET /api/v1/admin/agent-tokens?filter=state%3Dusable&limit=500&sort=expiresAt",
+		"token list --api --filter role=admin --sort name --limit 3": "GET /api/v1/admin/api-tokens?filter=role%3Dadmin&limit=3&sort=name",
+		"audit --filter outcome=denied --sort at --limit 4":          "GET /api/v1/audit?filter=outcome%3Ddenied&limit=4&sort=at",
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()

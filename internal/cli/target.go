@@ -188,11 +188,14 @@ func reachedBy(t *api.Target) string {
 
 func (a *app) targetListCommand() *cobra.Command {
 	var f client.TargetFilter
+	var l listFlags
 	var labels []string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List targets",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella target list --filter 'kind=docker and not (env in (dev, test))'
+  stella target list --filter agent=prod-01 --sort environment,name`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if f.Labels, err = labelMap(labels); err != nil {
 				return err
@@ -201,13 +204,12 @@ func (a *app) targetListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list := api.TargetList{Items: []api.Target{}}
-			for t, err := range c.Targets(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				list.Items = append(list.Items, t)
+			f.Filter, f.Sort, f.Limit = l.filter, l.sort, pageSize(l.limit)
+			targets, err := take(c.Targets(cmd.Context(), f), l.limit)
+			if err != nil {
+				return err
 			}
+			list := api.TargetList{Items: targets}
 			return a.io.Write(a.format, list, func() { a.showTargets(list.Items) })
 		},
 	}
@@ -217,6 +219,7 @@ func (a *app) targetListCommand() *cobra.Command {
 	flags.StringVar(&f.Environment, "env", "", "only those of this environment")
 	flags.StringVar(&f.Agent, "agent", "", "only those that this agent reaches")
 	flags.StringArrayVar(&labels, "label", nil, "only those with this label, as in `key=value`; may be given several times")
+	l.add(flags, 0)
 	complete(cmd, "kind", fixed("docker", "host"))
 	complete(cmd, "agent", a.completeAgents(0))
 	return cmd

@@ -21,26 +21,25 @@ func (a *app) taskCommand() *cobra.Command {
 func (a *app) taskListCommand() *cobra.Command {
 	var f client.TaskFilter
 	var state, typ string
-	limit := 20
+	var l listFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List tasks, the newest first",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella task list --filter 'state=failed and createdAt > -7d and targetName ~ "web-*"'
+  stella task list --filter 'type in (deploy, rollback)' --sort -finishedAt`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.State, f.Type, f.Limit = api.TaskState(state), api.TaskType(typ), pageSize(limit)
+			f.State, f.Type = api.TaskState(state), api.TaskType(typ)
+			f.Filter, f.Sort, f.Limit = l.filter, l.sort, pageSize(l.limit)
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			list := api.TaskList{Items: []api.Task{}}
-			for t, err := range c.Tasks(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				if list.Items = append(list.Items, t); len(list.Items) == limit {
-					break
-				}
+			tasks, err := take(c.Tasks(cmd.Context(), f), l.limit)
+			if err != nil {
+				return err
 			}
+			list := api.TaskList{Items: tasks}
 			return a.io.Write(a.format, list, func() { a.showTasks(list.Items) })
 		},
 	}
@@ -49,7 +48,7 @@ func (a *app) taskListCommand() *cobra.Command {
 	flags.StringVar(&typ, "type", "", "only those of this type, as in deploy")
 	flags.StringVar(&f.Target, "target", "", "only those of this target")
 	flags.StringVar(&f.Agent, "agent", "", "only those of this agent")
-	flags.IntVar(&limit, "limit", limit, "how many at the most; 0 for all")
+	l.add(flags, 20)
 	complete(cmd, "state", fixed("queued", "assigned", "running", "succeeded", "failed", "cancelled", "expired"))
 	complete(cmd, "type", fixed("deploy", "rollback", "health-check", "inspect", "execute-command", "upload-files", "write-sticker", "read-sticker"))
 	complete(cmd, "target", a.completeTargets(0))

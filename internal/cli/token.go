@@ -19,29 +19,36 @@ func (a *app) tokenCommand() *cobra.Command {
 
 func (a *app) tokenListCommand() *cobra.Command {
 	var people bool
+	var l listFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List registration tokens, or API tokens with --api",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella token list --filter 'state=usable and expiresAt < +1h'
+  stella token list --api --filter 'lastUsedAt < -30d or lastUsedAt=never' --sort lastUsedAt`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
+			f := client.TokenFilter{Filter: l.filter, Sort: l.sort, Limit: pageSize(l.limit)}
 			if people {
-				list, err := c.APITokens(cmd.Context())
+				tokens, err := take(c.APITokens(cmd.Context(), f), l.limit)
 				if err != nil {
 					return err
 				}
+				list := api.APITokenList{Items: tokens}
 				return a.io.Write(a.format, list, func() { a.showAPITokens(list.Items) })
 			}
-			list, err := c.RegistrationTokens(cmd.Context())
+			tokens, err := take(c.RegistrationTokens(cmd.Context(), f), l.limit)
 			if err != nil {
 				return err
 			}
+			list := api.RegistrationTokenList{Items: tokens}
 			return a.io.Write(a.format, list, func() { a.showRegistrationTokens(list.Items) })
 		},
 	}
+	l.add(cmd.Flags(), 0)
 	cmd.Flags().BoolVar(&people, "api", false, "list the API tokens of people and scripts")
 	return cmd
 }

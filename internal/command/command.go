@@ -88,27 +88,6 @@ type Ref struct {
 	AgentID   string
 }
 
-// Filter picks commands; the newest come first.
-type Filter struct {
-	Type   string
-	Before string // the id before which the page begins
-	Limit  int
-}
-
-// DeliveryFilter picks recipients of a command, in the order of their ids.
-type DeliveryFilter struct {
-	State api.CommandState
-	After string // the agent's id after which the page begins
-	Limit int
-}
-
-// ReceivedFilter picks commands of one agent; the newest come first.
-type ReceivedFilter struct {
-	State  api.CommandState
-	Before string // the command's id before which the page begins
-	Limit  int
-}
-
 // known are the types that every agent understands.
 var known = []string{
 	"config-update", "deep-trace", "replay",

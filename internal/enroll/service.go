@@ -82,7 +82,9 @@ type Store interface {
 	InsertToken(ctx context.Context, t *Token) error
 	// TokenByHash returns nil when there is none.
 	TokenByHash(ctx context.Context, hash string) (*Token, error)
-	Tokens(ctx context.Context, tenant string) ([]*Token, error)
+	// Tokens returns a page of a tenant's tokens, the newest first unless the
+	// filter says another order.
+	Tokens(ctx context.Context, tenant string, f Filter) ([]*Token, error)
 	RevokeToken(ctx context.Context, tenant, id string, at time.Time) error
 	// TokenUse returns what a token gave to a key, or nil.
 	TokenUse(ctx context.Context, tokenID, publicKeyHash string) (*Use, error)
@@ -150,9 +152,10 @@ func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.Re
 	return t, text, s.store.InsertToken(ctx, t)
 }
 
-// Tokens lists a tenant's tokens, the newest first.
-func (s *Service) Tokens(ctx context.Context, tenant string) ([]*Token, error) {
-	return s.store.Tokens(ctx, tenant)
+// Tokens returns a page of a tenant's tokens, the newest first unless the
+// filter says another order.
+func (s *Service) Tokens(ctx context.Context, tenant string, f Filter) ([]*Token, error) {
+	return s.store.Tokens(ctx, tenant, f)
 }
 
 // RevokeToken ends a token; agents that it registered stay. It is idempotent.

@@ -237,7 +237,7 @@ func TestRetryGetsTheSameAnswer(t *testing.T) {
 				t.Errorf("the retry (-first +again):\n%s", diff)
 			}
 		}
-		all, err := b.Tokens(t.Context(), tenant)
+		all, err := b.Tokens(t.Context(), tenant, enroll.Filter{})
 		b.must(err)
 		if all[0].ID != tok.ID || all[0].Uses != 1 {
 			t.Errorf("the token has %d uses, want 1", all[0].Uses)
@@ -366,7 +366,7 @@ func TestNameIsUnique(t *testing.T) {
 	b.registered(enroll.Caller{Token: text}, api.RegisterRequest{Name: "n"})
 	_, err := b.Register(t.Context(), enroll.Caller{Token: text}, api.RegisterRequest{Name: "n", CSR: b.key()})
 	b.wantFault(err, fault.Conflict, "name_taken")
-	all, err := b.Tokens(t.Context(), tenant)
+	all, err := b.Tokens(t.Context(), tenant, enroll.Filter{})
 	b.must(err)
 	if i := slices.IndexFunc(all, func(x *enroll.Token) bool { return x.ID == tok.ID }); all[i].Uses != 1 {
 		t.Errorf("the refused registration spent the token: %d uses", all[i].Uses)
@@ -393,7 +393,7 @@ func TestCreateTokenChecks(t *testing.T) {
 	if tok.MaxUses != 1 || !tok.ExpiresAt.Equal(b.now.Add(15*time.Minute)) || tok.CreatedBy != "tester" || tok.Hash != enroll.Hash(text) {
 		t.Errorf("by default: %+v", tok)
 	}
-	all, err := b.Tokens(t.Context(), tenant)
+	all, err := b.Tokens(t.Context(), tenant, enroll.Filter{})
 	b.must(err)
 	if len(all) != 1 || strings.Contains(all[0].Hash, text) {
 		t.Errorf("listed: %+v", all)

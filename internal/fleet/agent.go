@@ -101,19 +101,14 @@ func (a *Agent) Offers() []string {
 }
 
 // Covers reports whether having one capability means having another.
-func Covers(have, want string) bool {
-	if have == want || strings.HasPrefix(want, have+".") {
-		return true
-	}
-	return have == "health_check" && strings.HasSuffix(want, ".health-check")
-}
+func Covers(have, want string) bool { return slices.Contains(Covering(want), have) }
 
-// Covering returns every name by which an agent may have a capability: those
-// that cover it, for who must ask a database.
+// Covering lists the capabilities that each mean having another: itself, the
+// short names of its kind, and health_check for health checks.
 func Covering(want string) []string {
 	names := []string{want}
-	for i, c := range want {
-		if c == '.' {
+	for i, r := range want {
+		if r == '.' {
 			names = append(names, want[:i])
 		}
 	}

@@ -2,56 +2,12 @@ package fleet
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 )
-
-// Filter picks agents. Status takes any word of the three vocabularies
-// (life cycle, liveness, status), in any case.
-type Filter struct {
-	Status      string
-	Capability  string
-	Name        string
-	Group       string
-	Environment string
-	Labels      map[string]string
-	After       string // the id after which the page begins
-	Limit       int    // 1 to 1000
-}
-
-// Matches reports whether an agent passes the filter; paging aside.
-func (f *Filter) Matches(a *Agent) bool {
-	if f.Name != "" && a.Name != f.Name || f.Group != "" && a.Group != f.Group ||
-		f.Environment != "" && a.Environment != f.Environment {
-		return false
-	}
-	if f.Capability != "" && !a.Can(f.Capability) {
-		return false
-	}
-	for k, v := range f.Labels {
-		if a.Labels[k] != v {
-			return false
-		}
-	}
-	switch s := strings.ToLower(f.Status); s {
-	case "":
-		return true
-	default:
-		return s == string(a.Lifecycle) || s == string(a.Liveness) || s == string(a.Status())
-	}
-}
-
-func (f *Filter) validate() error {
-	switch strings.ToLower(f.Status) {
-	case "", "active", "inactive", "revoked", "live", "stale", "dead", "online", "degraded", "offline":
-		return nil
-	}
-	return fault.InvalidField("query.status", "%q is no status: use online, degraded, offline, live, stale, dead, active, inactive or revoked", clip(f.Status))
-}
 
 // Transition is one change of an agent's liveness.
 type Transition struct {
@@ -67,7 +23,8 @@ type Transition struct {
 type Store interface {
 	// Agent returns the agent with that id, or else with that name.
 	Agent(ctx context.Context, tenant, idOrName string) (*Agent, error)
-	// Agents returns a page of agents in the order of their ids.
+	// Agents returns a page of agents, in the order of their ids unless the
+	// filter says another.
 	Agents(ctx context.Context, tenant string, f Filter) ([]*Agent, error)
 	// UpdateAgent replaces labels and capabilities (what the agent may offer,
 	// and what it has until it is heard again) where they are not nil.
@@ -111,7 +68,8 @@ func (s *Service) Get(ctx context.Context, tenant, idOrName string) (*Agent, err
 	return s.store.Agent(ctx, tenant, idOrName)
 }
 
-// List returns a page of agents in the order of their ids.
+// List returns a page of agents, in the order of their ids unless the filter
+// says another.
 func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Agent, error) {
 	if err := f.validate(); err != nil {
 		return nil, err

@@ -31,9 +31,10 @@ func (a *auditor) Audit(ctx context.Context, e access.Event) {
 	}
 }
 
-// AuditEvents reads the log, the newest first.
-func (a *auditor) AuditEvents(ctx context.Context, tenant string, beforeSeq int64, limit int) ([]access.Event, error) {
-	return a.store.AuditEvents(ctx, tenant, beforeSeq, limit)
+// AuditEvents reads the log, the newest first unless the filter says another
+// order.
+func (a *auditor) AuditEvents(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error) {
+	return a.store.AuditEvents(ctx, tenant, f)
 }
 
 // readiness asks the store at most once a second: anybody may ask the server.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -26,47 +25,10 @@ func (s *Store) Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agen
 
 // Agents implements fleet.Store.
 func (s *Store) Agents(ctx context.Context, tenant string, f fleet.Filter) ([]*fleet.Agent, error) {
-	limit := page(f.Limit)
-	if f.Name != "" {
-		// A name is unique: there is no need to go through the fleet.
-		row, ok, err := one(s.read().AgentByName(ctx, db.AgentByNameParams{TenantID: tenant, Name: f.Name}))
-		if err != nil || !ok {
-			return nil, s.explain(ctx, "list agents", err)
-		}
-		if a := agentOf(row); f.Matches(a) && a.ID > f.After {
-			return []*fleet.Agent{a}, nil
-		}
-		return nil, nil
-	}
-	// Labels and capabilities are matched here, so the database is asked for
-	// more until the page is full.
-	args := db.AgentsParams{
-		TenantID: tenant, After: f.After, GroupName: f.Group, Environment: f.Environment,
-		Status: strings.ToLower(f.Status), Page: int64(limit),
-	}
-	if f.Capability != "" || len(f.Labels) > 0 {
-		args.Page = int64(max(limit, 500))
-	}
-	var found []*fleet.Agent
-	for {
-		rows, err := s.read().Agents(ctx, args)
-		if err != nil {
-			return nil, s.explain(ctx, "list agents", err)
-		}
-		for _, row := range rows {
-			a := agentOf(row)
-			if !f.Matches(a) {
-				continue
-			}
-			if found = append(found, a); len(found) == limit {
-				return found, nil
-			}
-		}
-		if int64(len(rows)) < args.Page {
-			return found, nil
-		}
-		args.After = rows[len(rows)-1].ID
-	}
+	rows, err := list(ctx, s, agentListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.Agent, error) {
+		return q.Agents(ctx, tenant)
+	})
+	return each(rows, agentOf), err
 }
 
 // UpdateAgent implements fleet.Store.

@@ -30,17 +30,12 @@ func (s *Store) APITokenByHash(ctx context.Context, hash string) (*access.APITok
 	return apiTokenOf(row), nil
 }
 
-// APITokens implements access.Store; the newest come first.
-func (s *Store) APITokens(ctx context.Context, tenant string) ([]*access.APIToken, error) {
-	rows, err := s.read().APITokens(ctx, tenant)
-	if err != nil {
-		return nil, s.explain(ctx, "list API tokens", err)
-	}
-	tokens := make([]*access.APIToken, len(rows))
-	for i, r := range rows {
-		tokens[i] = apiTokenOf(r)
-	}
-	return tokens, nil
+// APITokens implements access.Store.
+func (s *Store) APITokens(ctx context.Context, tenant string, f access.Filter) ([]*access.APIToken, error) {
+	rows, err := list(ctx, s, apiTokenListing, f.Query.Where, f.Query, f.Limit, func(q *db.Queries) ([]*db.APIToken, error) {
+		return q.APITokens(ctx, tenant)
+	})
+	return each(rows, apiTokenOf), err
 }
 
 // RevokeAPIToken implements access.Store; a token that was revoked keeps its

@@ -19,21 +19,20 @@ func (s *Store) Audit(ctx context.Context, e access.Event) error {
 	})
 }
 
-// AuditEvents returns lines of a tenant's audit log, the newest first. Their
-// numbers rise and are never used again; a missing one is a write that did not
-// come about. They are those numbered below beforeSeq, or from the newest on when that is 0. What nobody
-// who is known did, as with an unknown token, belongs to the empty tenant.
-func (s *Store) AuditEvents(ctx context.Context, tenant string, beforeSeq int64, limit int) ([]access.Event, error) {
-	rows, err := s.read().AuditEvents(ctx, db.AuditEventsParams{TenantID: tenant, BeforeSeq: beforeSeq, Page: int64(page(limit))})
-	if err != nil {
-		return nil, s.explain(ctx, "read audit log", err)
+// AuditEvents returns a page of a tenant's audit log, the newest first unless
+// the filter says another order. The events' numbers rise and are never used
+// again; a missing one is a write that did not come about. What nobody who is
+// known did, as with an unknown token, belongs to the empty tenant.
+func (s *Store) AuditEvents(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error) {
+	rows, err := list(ctx, s, auditListing, f.Query.Where, f.Query, f.Limit, func(q *db.Queries) ([]*db.Audit, error) {
+		return q.AuditEvents(ctx, tenant)
+	})
+	return each(rows, eventOf), err
+}
+
+func eventOf(r *db.Audit) *access.Event {
+	return &access.Event{
+		Seq: r.Seq, TenantID: r.TenantID, At: r.At.Time, Actor: r.Actor, Action: r.Action, Object: r.Object,
+		Remote: r.Remote, Outcome: r.Outcome, Detail: r.Detail,
 	}
-	events := make([]access.Event, len(rows))
-	for i, r := range rows {
-		events[i] = access.Event{
-			Seq: r.Seq, TenantID: r.TenantID, At: r.At.Time, Actor: r.Actor, Action: r.Action, Object: r.Object,
-			Remote: r.Remote, Outcome: r.Outcome, Detail: r.Detail,
-		}
-	}
-	return events, nil
 }

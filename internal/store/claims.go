@@ -79,7 +79,7 @@ func (s *Store) HeldBy(ctx context.Context, agentID string) ([]*task.Task, error
 	if err != nil {
 		return nil, s.explain(ctx, "read tasks of agent", err)
 	}
-	return tasksOf(rows), nil
+	return each(rows, taskOf), nil
 }
 
 // StartTask implements task.Store.
@@ -125,7 +125,7 @@ func (s *Store) LeasesBefore(ctx context.Context, at time.Time) ([]*task.Task, e
 	if err != nil {
 		return nil, s.explain(ctx, "read lost leases", err)
 	}
-	return tasksOf(rows), nil
+	return each(rows, taskOf), nil
 }
 
 // Requeue implements task.Store. A task whose end was asked for is not given

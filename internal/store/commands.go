@@ -1,11 +1,9 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -81,34 +79,20 @@ func (s *Store) Command(ctx context.Context, tenant, id string) (*command.Comman
 
 // Commands implements command.Store.
 func (s *Store) Commands(ctx context.Context, tenant string, f command.Filter) ([]*command.Command, error) {
-	rows, err := s.read().Commands(ctx, db.CommandsParams{TenantID: tenant, Before: before(f.Before), Type: f.Type, Page: int64(page(f.Limit))})
-	if err != nil {
-		return nil, s.explain(ctx, "list commands", err)
-	}
-	list := make([]*command.Command, len(rows))
-	for i, r := range rows {
-		list[i] = commandOf(r)
-	}
-	return list, nil
+	rows, err := list(ctx, s, commandListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.Command, error) {
+		return q.Commands(ctx, tenant)
+	})
+	return each(rows, commandOf), err
 }
 
 // CommandsOf implements command.Store.
 func (s *Store) CommandsOf(ctx context.Context, tenant, agentID string, f command.ReceivedFilter) ([]*command.Received, error) {
-	limit := page(f.Limit)
-	var list []*command.Received
-	for _, forAgent := range []string{agentID, ""} {
-		rows, err := s.read().CommandsOfAgent(ctx, db.CommandsOfAgentParams{
-			TenantID: tenant, AgentID: agentID, ForAgent: forAgent, Before: before(f.Before), State: string(f.State), Page: int64(limit),
-		})
-		if err != nil {
-			return nil, s.explain(ctx, "list commands of agent "+agentID, err)
-		}
-		for _, r := range rows {
-			list = append(list, &command.Received{Command: commandOf(&r.Command), State: api.CommandState(r.State)})
-		}
-	}
-	slices.SortFunc(list, func(a, b *command.Received) int { return cmp.Compare(b.ID, a.ID) })
-	return list[:min(limit, len(list))], nil
+	rows, err := list(ctx, s, receivedListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.CommandsOfAgentRow, error) {
+		return q.CommandsOfAgent(ctx, db.CommandsOfAgentParams{TenantID: tenant, AgentID: agentID})
+	})
+	return each(rows, func(r *db.CommandsOfAgentRow) *command.Received {
+		return &command.Received{Command: commandOf(&r.Command), State: api.CommandState(r.State)}
+	}), err
 }
 
 // Deliveries implements command.Store.
@@ -116,18 +100,15 @@ func (s *Store) Deliveries(ctx context.Context, tenant, id string, f command.Del
 	if _, err := s.Command(ctx, tenant, id); err != nil {
 		return nil, err
 	}
-	rows, err := s.read().Deliveries(ctx, db.DeliveriesParams{CommandID: id, After: f.After, State: string(f.State), Page: int64(page(f.Limit))})
-	if err != nil {
-		return nil, s.explain(ctx, "list recipients of command "+id, err)
-	}
-	list := make([]*command.Delivery, len(rows))
-	for i, r := range rows {
-		list[i] = &command.Delivery{
+	rows, err := list(ctx, s, deliveryListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.CommandRecipient, error) {
+		return q.Deliveries(ctx, id)
+	})
+	return each(rows, func(r *db.CommandRecipient) *command.Delivery {
+		return &command.Delivery{
 			AgentID: r.AgentID, AgentName: r.AgentName, State: api.CommandState(r.State),
 			DeliveredAt: r.DeliveredAt.Time, EndedAt: r.EndedAt.Time, Result: rawOf(r.Answer), Error: r.Error,
 		}
-	}
-	return list, nil
+	}), err
 }
 
 // PendingRecipients implements command.Store.

@@ -11,6 +11,9 @@
 //     microseconds in UTC and the zero time is NULL, JSON is text or JSONB.
 //   - An [Engine] is what else differs. The packages sqlite and postgres have
 //     one each, with its driver and its migrations, and open a [Store].
+//   - list.go makes all lists: it adds the filter, the order and the page to a
+//     query of internal/db. conditions.go compiles a filter, and listings.go
+//     says which column has which field.
 //   - storetest is one suite for all engines.
 //
 // Every method is one transaction, made of helpers that take its queries.

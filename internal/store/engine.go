@@ -26,6 +26,26 @@ type Engine interface {
 	// OneWriter reports whether the database takes one writer at a time, so
 	// that those who wait for it are better served by one commit.
 	OneWriter() bool
+	Dialect
+}
+
+// Dialect is how an engine says what lists need and SQL has no one way for.
+// Columns and places are parts of texts; a place is an argument's, as in $2.
+type Dialect interface {
+	// Never is a time before all others, to order by where there is none.
+	Never() string
+	// Fold makes A to Z small in a text, and leaves all else as it is.
+	Fold(text string) string
+	// Label is the value of a key in a column of labels; NULL without one.
+	Label(column, key string) string
+	// HasLabel is the condition that a column of labels has all of those at a
+	// place, if the engine has an index for that; false otherwise.
+	HasLabel(column string, place func() string) (condition string, ok bool)
+	// HasAny is the condition that a column holds a JSON list in which at
+	// least one of the texts at the places is.
+	HasAny(column string, places []string) string
+	// Explain stands before a query whose plan is asked for.
+	Explain() string
 }
 
 // Constraint is a rule that the database holds and callers care for.

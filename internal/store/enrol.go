@@ -33,17 +33,12 @@ func (s *Store) TokenByHash(ctx context.Context, hash string) (*enroll.Token, er
 	return tokenOf(row), nil
 }
 
-// Tokens implements enroll.Store; the newest come first.
-func (s *Store) Tokens(ctx context.Context, tenant string) ([]*enroll.Token, error) {
-	rows, err := s.read().Tokens(ctx, tenant)
-	if err != nil {
-		return nil, s.explain(ctx, "list registration tokens", err)
-	}
-	tokens := make([]*enroll.Token, len(rows))
-	for i, r := range rows {
-		tokens[i] = tokenOf(r)
-	}
-	return tokens, nil
+// Tokens implements enroll.Store.
+func (s *Store) Tokens(ctx context.Context, tenant string, f enroll.Filter) ([]*enroll.Token, error) {
+	rows, err := list(ctx, s, tokenListing, f.Query.Where, f.Query, f.Limit, func(q *db.Queries) ([]*db.RegistrationToken, error) {
+		return q.Tokens(ctx, tenant)
+	})
+	return each(rows, tokenOf), err
 }
 
 // RevokeToken implements enroll.Store. A missing token is a fault of kind

@@ -159,6 +159,18 @@ func one[T any](v T, err error) (T, bool, error) {
 	return v, err == nil, err
 }
 
+// each makes of rows what they stand for; of none, none.
+func each[R, T any](rows []*R, of func(*R) *T) []*T {
+	if rows == nil {
+		return nil
+	}
+	list := make([]*T, len(rows))
+	for i, r := range rows {
+		list[i] = of(r)
+	}
+	return list
+}
+
 // page bounds how many rows a list gives.
 func page(limit int) int {
 	const most = 1000

@@ -34,38 +34,10 @@ func (s *Store) Target(ctx context.Context, tenant, idOrName string) (*target.Ta
 
 // Targets implements target.Store.
 func (s *Store) Targets(ctx context.Context, tenant string, f target.Filter) ([]*target.Target, error) {
-	limit := page(f.Limit)
-	args := db.TargetsParams{
-		TenantID: tenant, After: f.After, Name: f.Name, Kind: f.Kind, Environment: f.Environment, AgentID: f.AgentID, Page: int64(limit),
-	}
-	var found []*target.Target
-	for {
-		rows, err := s.read().Targets(ctx, args)
-		if err != nil {
-			return nil, s.explain(ctx, "list targets", err)
-		}
-		for _, row := range rows {
-			if !hasLabels(row.Labels.V, f.Labels) {
-				continue
-			}
-			if found = append(found, targetOf(row)); len(found) == limit {
-				return found, nil
-			}
-		}
-		if int64(len(rows)) < args.Page {
-			return found, nil
-		}
-		args.After = rows[len(rows)-1].ID
-	}
-}
-
-func hasLabels(have, want map[string]string) bool {
-	for k, v := range want {
-		if have[k] != v {
-			return false
-		}
-	}
-	return true
+	rows, err := list(ctx, s, targetListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.Target, error) {
+		return q.Targets(ctx, tenant)
+	})
+	return each(rows, targetOf), err
 }
 
 // SharedTargets implements task.Store.
@@ -74,11 +46,7 @@ func (s *Store) SharedTargets(ctx context.Context, tenant string) ([]*target.Tar
 	if err != nil {
 		return nil, s.explain(ctx, "list shared targets", err)
 	}
-	targets := make([]*target.Target, len(rows))
-	for i, r := range rows {
-		targets[i] = targetOf(r)
-	}
-	return targets, nil
+	return each(rows, targetOf), nil
 }
 
 // UpdateTarget implements target.Store.

@@ -83,33 +83,10 @@ func (s *Store) Task(ctx context.Context, tenant, id string) (*task.Task, error)
 
 // Tasks implements task.Store.
 func (s *Store) Tasks(ctx context.Context, tenant string, f task.Filter) ([]*task.Task, error) {
-	rows, err := tasks(ctx, s.read(), tenant, f)
-	if err != nil {
-		return nil, s.explain(ctx, "list tasks", err)
-	}
-	return tasksOf(rows), nil
-}
-
-// tasks begins with the filter that leaves the fewest rows.
-func tasks(ctx context.Context, q *db.Queries, tenant string, f task.Filter) ([]*db.TaskDetail, error) {
-	limit := int64(page(f.Limit))
-	if f.Before == "" {
-		f.Before = "\U0010ffff" // behind every id
-	}
-	switch {
-	case f.TargetID != "":
-		return q.TasksOnTarget(ctx, db.TasksOnTargetParams{
-			TargetID: f.TargetID, TenantID: tenant, Before: f.Before, Type: string(f.Type), State: string(f.State), AgentID: f.AgentID, Page: limit,
-		})
-	case f.AgentID != "":
-		return q.TasksOfAgent(ctx, db.TasksOfAgentParams{
-			AgentID: f.AgentID, TenantID: tenant, Before: f.Before, Type: string(f.Type), State: string(f.State), Page: limit,
-		})
-	case f.State != "":
-		return q.TasksInState(ctx, db.TasksInStateParams{TenantID: tenant, State: string(f.State), Before: f.Before, Type: string(f.Type), Page: limit})
-	default:
-		return q.Tasks(ctx, db.TasksParams{TenantID: tenant, Before: f.Before, Type: string(f.Type), Page: limit})
-	}
+	rows, err := list(ctx, s, taskListing, f.Where(), f.Query, f.Limit, func(q *db.Queries) ([]*db.TaskDetail, error) {
+		return q.Tasks(ctx, tenant)
+	})
+	return each(rows, taskOf), err
 }
 
 // CancelQueued implements task.Store.
@@ -190,14 +167,6 @@ func taskExists(ctx context.Context, q *db.Queries, tenant, id string) error {
 
 func taskNotFound(id string) error {
 	return fault.New(fault.NotFound, "task_not_found", "there is no task %q: `stella task list` shows those that are", id)
-}
-
-func tasksOf(rows []*db.TaskDetail) []*task.Task {
-	list := make([]*task.Task, len(rows))
-	for i, r := range rows {
-		list[i] = taskOf(r)
-	}
-	return list
 }
 
 func taskOf(r *db.TaskDetail) *task.Task {

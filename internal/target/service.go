@@ -74,11 +74,6 @@ func (s *Service) Get(ctx context.Context, tenant, idOrName string) (*Target, er
 	return s.store.Target(ctx, tenant, idOrName)
 }
 
-// List returns a page of targets in the order of their ids.
-func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Target, error) {
-	return s.store.Targets(ctx, tenant, f)
-}
-
 // Delete removes a target that no unfinished task needs.
 func (s *Service) Delete(ctx context.Context, tenant, idOrName string) (*Target, error) {
 	t, err := s.store.Target(ctx, tenant, idOrName)

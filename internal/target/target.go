@@ -94,24 +94,14 @@ func isAbsolute(p string) bool {
 	return strings.HasPrefix(p, "/") || len(p) > 2 && p[1] == ':' && (p[2] == '\\' || p[2] == '/')
 }
 
-// Filter picks targets.
-type Filter struct {
-	Name        string
-	Kind        string
-	Environment string
-	AgentID     string
-	Labels      map[string]string
-	After       string // the id after which the page begins
-	Limit       int
-}
-
 // Store keeps targets. A missing one is a fault of kind NotFound, a name that
 // is taken one of kind Conflict.
 type Store interface {
 	InsertTarget(ctx context.Context, t *Target) error
 	// Target returns the target with that id, or else with that name.
 	Target(ctx context.Context, tenant, idOrName string) (*Target, error)
-	// Targets returns a page of targets in the order of their ids.
+	// Targets returns a page of targets, in the order of their ids unless the
+	// filter says another.
 	Targets(ctx context.Context, tenant string, f Filter) ([]*Target, error)
 	UpdateTarget(ctx context.Context, t *Target) error
 	// DeleteTarget removes the target unless a task on it is not over: that

@@ -281,11 +281,6 @@ func (s *Service) Get(ctx context.Context, tenant, id string) (*Task, error) {
 	return s.store.Task(ctx, tenant, id)
 }
 
-// List returns a page of tasks, the newest first.
-func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Task, error) {
-	return s.store.Tasks(ctx, tenant, f)
-}
-
 // Log returns a task's log entries after a position, and the next position.
 func (s *Service) Log(ctx context.Context, taskID string, after int64, limit int) ([]api.LogEntry, int64, error) {
 	return s.store.Log(ctx, taskID, after, limit)

@@ -21,6 +21,8 @@ type Store interface {
 	// TaskByKey returns the tenant's task with that idempotency key, or nil.
 	TaskByKey(ctx context.Context, tenant, key string) (*Task, error)
 	Task(ctx context.Context, tenant, id string) (*Task, error)
+	// Tasks returns a page of tasks, the newest first unless the filter says
+	// another order.
 	Tasks(ctx context.Context, tenant string, f Filter) ([]*Task, error)
 
 	// Queued returns tasks that the agent might take, in the order in which
@@ -76,11 +78,11 @@ type Store interface {
 	SharedTargets(ctx context.Context, tenant string) ([]*target.Target, error)
 	// Agent returns the agent with that id, or else with that name.
 	Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agent, error)
-	// Agents returns a page of agents in the order of their ids.
+	// Agents returns a page of agents; see fleet.Store.
 	Agents(ctx context.Context, tenant string, f fleet.Filter) ([]*fleet.Agent, error)
 	// Target returns the target with that id, or else with that name.
 	Target(ctx context.Context, tenant, idOrName string) (*target.Target, error)
-	// Targets returns a page of targets in the order of their ids.
+	// Targets returns a page of targets; see target.Store.
 	Targets(ctx context.Context, tenant string, f target.Filter) ([]*target.Target, error)
 }
 

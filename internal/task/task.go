@@ -84,6 +84,9 @@ func PriorityName(n int) api.TaskPriority {
 	return api.PriorityCritical
 }
 
+// PriorityNumber is the number of a priority's word.
+func PriorityNumber(word api.TaskPriority) int { return priorities[word] }
+
 // A type's needs: the capability is the target's kind with this word behind
 // it, and changing types exclude each other on a target.
 var types = map[api.TaskType]struct {
@@ -112,16 +115,6 @@ type Deployment struct {
 	Payload json.RawMessage
 	Sealed  []byte
 	At      time.Time
-}
-
-// Filter picks tasks; the newest come first.
-type Filter struct {
-	State    api.TaskState
-	Type     api.TaskType
-	TargetID string
-	AgentID  string
-	Before   string // the id before which the page begins
-	Limit    int
 }
 
 // Candidate is a queued task, as far as claiming must know it: a payload may

@@ -400,12 +400,11 @@ func TestDiskFull(t *testing.T) {
 	p.kill()
 	spawn(t, "server", role{Server: &cfg})
 	cp = testkit.Attach(t, cfg.Data, cfg.Listen)
-	list, err := cp.Client.RegistrationTokens(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	have := map[string]bool{}
-	for _, tok := range list.Items {
+	for tok, err := range cp.Client.RegistrationTokens(t.Context(), clientTokens()) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		have[tok.ID] = true
 	}
 	for _, id := range acknowledged {

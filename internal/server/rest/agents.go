@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
 )
 
@@ -20,27 +21,23 @@ func (s *Server) agents() {
 		Environment string   `query:"environment" maxLength:"255"`
 		Label       []string `query:"label,explode" doc:"key=value; may come several times."`
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer),
-		func(ctx context.Context, in *listQuery) (api.AgentList, error) {
+	list(s, operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer), fleet.Schema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*fleet.Agent, error) {
 			want, err := labels(in.Label)
 			if err != nil {
-				return api.AgentList{}, err
+				return nil, err
 			}
-			found, err := s.Fleet.List(ctx, principal(ctx).TenantID, fleet.Filter{
+			return s.Fleet.List(ctx, principal(ctx).TenantID, fleet.Filter{
 				Status: in.Status, Capability: in.Capability, Name: in.Name, Group: in.Group, Environment: in.Environment,
-				Labels: want, After: in.Cursor, Limit: in.Limit,
+				Labels: want, Query: q, Limit: in.Limit,
 			})
-			if err != nil {
-				return api.AgentList{}, err
-			}
-			out := api.AgentList{Items: make([]api.Agent, len(found))}
+		},
+		func(_ context.Context, _ *listQuery, found []*fleet.Agent, next string) api.AgentList {
+			out := api.AgentList{Items: make([]api.Agent, len(found)), Next: next}
 			for i, a := range found {
 				out.Items[i] = s.viewAgent(a)
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].ID
-			}
-			return out, nil
+			return out
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),

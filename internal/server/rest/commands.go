@@ -7,6 +7,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/filter"
 )
 
 // commands adds what people and agents do with commands.
@@ -70,51 +71,43 @@ func (s *Server) sendCommands() {
 func (s *Server) showCommands() {
 	type listQuery struct {
 		Page
-		Type string `query:"type" maxLength:"64"`
+		Type string `query:"type" maxLength:"64" doc:"Only commands of this type."`
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/commands", "command.list", "List commands, the newest first", viewer),
-		func(ctx context.Context, in *listQuery) (api.CommandList, error) {
-			found, err := s.Commands.List(ctx, principal(ctx).TenantID, command.Filter{Type: in.Type, Before: in.Cursor, Limit: in.Limit})
-			if err != nil {
-				return api.CommandList{}, err
-			}
-			out := api.CommandList{Items: make([]api.Command, len(found))}
+	list(s, operation(http.MethodGet, "/api/v1/commands", "command.list", "List commands, the newest first", viewer), command.Schema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*command.Command, error) {
+			return s.Commands.List(ctx, principal(ctx).TenantID, command.Filter{Type: in.Type, Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, _ *listQuery, found []*command.Command, next string) api.CommandList {
+			out := api.CommandList{Items: make([]api.Command, len(found)), Next: next}
 			for i, c := range found {
 				out.Items[i] = viewCommand(c)
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].ID
-			}
-			return out, nil
+			return out
 		})
 
 	type progressQuery struct {
 		IDPath
 		Page
-		State api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only recipients in this state."`
+		State   api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only recipients in this state."`
+		command *command.Command
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/commands/{id}", "command.get", "Show a command and what came of it with each recipient", viewer),
-		func(ctx context.Context, in *progressQuery) (api.CommandProgress, error) {
+	list(s, operation(http.MethodGet, "/api/v1/commands/{id}", "command.get", "Show a command and what came of it with each recipient", viewer), command.DeliverySchema,
+		func(ctx context.Context, in *progressQuery, q filter.Query) (_ []*command.Delivery, err error) {
 			tenant := principal(ctx).TenantID
-			c, err := s.Commands.Get(ctx, tenant, in.ID)
-			if err != nil {
-				return api.CommandProgress{}, err
+			if in.command, err = s.Commands.Get(ctx, tenant, in.ID); err != nil {
+				return nil, err
 			}
-			found, err := s.Commands.Deliveries(ctx, tenant, c.ID, command.DeliveryFilter{State: in.State, After: in.Cursor, Limit: in.Limit})
-			if err != nil {
-				return api.CommandProgress{}, err
-			}
-			out := api.CommandProgress{Command: viewCommand(c), Deliveries: make([]api.CommandDelivery, len(found))}
+			return s.Commands.Deliveries(ctx, tenant, in.ID, command.DeliveryFilter{State: in.State, Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, in *progressQuery, found []*command.Delivery, next string) api.CommandProgress {
+			out := api.CommandProgress{Command: viewCommand(in.command), Deliveries: make([]api.CommandDelivery, len(found)), Next: next}
 			for i, d := range found {
 				out.Deliveries[i] = api.CommandDelivery{
 					AgentID: d.AgentID, AgentName: d.AgentName, State: d.State, DeliveredAt: timeOrNil(d.DeliveredAt),
 					EndedAt: timeOrNil(d.EndedAt), Result: d.Result, Error: d.Error,
 				}
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].AgentID
-			}
-			return out, nil
+			return out
 		})
 
 	type ofAgentQuery struct {
@@ -122,24 +115,20 @@ func (s *Server) showCommands() {
 		Page
 		State api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only those in this state; pending ones can still be run."`
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/agents/{id}/commands", "command.list-agent", "List the commands that were sent to an agent, the newest first", agentOrViewer),
-		func(ctx context.Context, in *ofAgentQuery) (api.AgentCommandList, error) {
+	list(s, operation(http.MethodGet, "/api/v1/agents/{id}/commands", "command.list-agent", "List the commands that were sent to an agent, the newest first", agentOrViewer), command.ReceivedSchema,
+		func(ctx context.Context, in *ofAgentQuery, q filter.Query) ([]*command.Received, error) {
 			tenant, id, err := s.oneAgentFor(ctx, in.ID)
 			if err != nil {
-				return api.AgentCommandList{}, err
+				return nil, err
 			}
-			found, err := s.Commands.ListOf(ctx, tenant, id, command.ReceivedFilter{State: in.State, Before: in.Cursor, Limit: in.Limit})
-			if err != nil {
-				return api.AgentCommandList{}, err
-			}
-			out := api.AgentCommandList{Items: make([]api.AgentCommandItem, len(found))}
+			return s.Commands.ListOf(ctx, tenant, id, command.ReceivedFilter{State: in.State, Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, _ *ofAgentQuery, found []*command.Received, next string) api.AgentCommandList {
+			out := api.AgentCommandList{Items: make([]api.AgentCommandItem, len(found)), Next: next}
 			for i, c := range found {
 				out.Items[i] = api.AgentCommandItem{AgentCommand: c.ForAgent(), State: c.State}
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].ID
-			}
-			return out, nil
+			return out
 		})
 }
 

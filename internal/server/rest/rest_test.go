@@ -38,7 +38,7 @@ type audited struct{}
 func (audited) Audit(context.Context, access.Event) {}
 
 // AuditEvents implements Audit.
-func (audited) AuditEvents(context.Context, string, int64, int) ([]access.Event, error) {
+func (audited) AuditEvents(context.Context, string, access.Filter) ([]*access.Event, error) {
 	return nil, nil
 }
 

@@ -28,7 +28,7 @@ import (
 // Audit writes and reads the audit log.
 type Audit interface {
 	access.Auditor
-	AuditEvents(ctx context.Context, tenant string, beforeSeq int64, limit int) ([]access.Event, error)
+	AuditEvents(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error)
 }
 
 // Links tells how agents are connected.
@@ -323,12 +323,6 @@ func labels(in []string) (map[string]string, error) {
 		out[k] = v
 	}
 	return out, nil
-}
-
-// Page is the part of a listing's query that all listings share.
-type Page struct {
-	Cursor string `query:"cursor" maxLength:"128" doc:"What the page before gave as next."`
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many at the most."`
 }
 
 // IDPath is the id or name in a path.

@@ -6,6 +6,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/target"
 )
 
@@ -26,30 +27,26 @@ func (s *Server) targets() {
 		Agent       string   `query:"agent" maxLength:"255" doc:"The id or name of the agent that reaches it."`
 		Label       []string `query:"label,explode" doc:"key=value; may come several times."`
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/targets", "target.list", "List targets", viewer),
-		func(ctx context.Context, in *listQuery) (api.TargetList, error) {
+	list(s, operation(http.MethodGet, "/api/v1/targets", "target.list", "List targets", viewer), target.Schema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*target.Target, error) {
 			tenant := principal(ctx).TenantID
 			want, err := labels(in.Label)
 			if err != nil {
-				return api.TargetList{}, err
+				return nil, err
 			}
-			f := target.Filter{Name: in.Name, Kind: in.Kind, Environment: in.Environment, Labels: want, After: in.Cursor, Limit: in.Limit}
+			f := target.Filter{Name: in.Name, Kind: in.Kind, Environment: in.Environment, Labels: want, Query: q, Limit: in.Limit}
 			if f.AgentID, err = s.agentID(ctx, tenant, in.Agent); err != nil {
-				return api.TargetList{}, err
+				return nil, err
 			}
-			found, err := s.Targets.List(ctx, tenant, f)
-			if err != nil {
-				return api.TargetList{}, err
-			}
-			names := s.agentNames(ctx, tenant)
-			out := api.TargetList{Items: make([]api.Target, len(found))}
+			return s.Targets.List(ctx, tenant, f)
+		},
+		func(ctx context.Context, _ *listQuery, found []*target.Target, next string) api.TargetList {
+			names := s.agentNames(ctx, principal(ctx).TenantID)
+			out := api.TargetList{Items: make([]api.Target, len(found)), Next: next}
 			for i, t := range found {
 				out.Items[i] = viewTarget(t, names)
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].ID
-			}
-			return out, nil
+			return out
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/targets/{id}", "target.get", "Show a target", viewer),

@@ -10,6 +10,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
 )
@@ -71,33 +72,29 @@ func (s *Server) tasks() {
 		Target string `query:"target" maxLength:"255" doc:"The id or name of the target."`
 		Agent  string `query:"agent" maxLength:"255" doc:"The id or name of the agent."`
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/tasks", "task.list", "List tasks, the newest first", viewer),
-		func(ctx context.Context, in *listQuery) (api.TaskList, error) {
+	list(s, operation(http.MethodGet, "/api/v1/tasks", "task.list", "List tasks, the newest first", viewer), task.Schema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*task.Task, error) {
 			tenant := principal(ctx).TenantID
-			f := task.Filter{State: api.TaskState(in.State), Type: api.TaskType(in.Type), Before: in.Cursor, Limit: in.Limit}
+			f := task.Filter{State: api.TaskState(in.State), Type: api.TaskType(in.Type), Query: q, Limit: in.Limit}
 			if in.Target != "" {
 				t, err := s.Targets.Get(ctx, tenant, in.Target)
 				if err != nil {
-					return api.TaskList{}, err
+					return nil, err
 				}
 				f.TargetID = t.ID
 			}
 			var err error
 			if f.AgentID, err = s.agentID(ctx, tenant, in.Agent); err != nil {
-				return api.TaskList{}, err
+				return nil, err
 			}
-			found, err := s.Tasks.List(ctx, tenant, f)
-			if err != nil {
-				return api.TaskList{}, err
-			}
-			out := api.TaskList{Items: make([]api.Task, len(found))}
+			return s.Tasks.List(ctx, tenant, f)
+		},
+		func(_ context.Context, _ *listQuery, found []*task.Task, next string) api.TaskList {
+			out := api.TaskList{Items: make([]api.Task, len(found)), Next: next}
 			for i, t := range found {
 				out.Items[i] = viewTask(t)
 			}
-			if len(found) == in.Limit {
-				out.Next = found[len(found)-1].ID
-			}
-			return out, nil
+			return out
 		})
 
 	handle(s, operation(http.MethodGet, "/api/v1/tasks/{id}", "task.get", "Show a task", viewer),

@@ -3,16 +3,17 @@ package rest
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/filter"
 )
 
 // adminTokens adds registration tokens, API tokens and the audit log.
 func (s *Server) adminTokens() {
+	type listQuery struct{ Page }
 	type newToken struct{ Body api.RegistrationTokenRequest }
 	op := operation(http.MethodPost, "/api/v1/admin/agent-tokens", "registration-token.create", "Make a registration token", admin)
 	op.DefaultStatus = http.StatusCreated
@@ -26,14 +27,16 @@ func (s *Server) adminTokens() {
 		v.Token, v.ServerURL = text, s.BaseURL()
 		return v, nil
 	})
-	handle(s, operation(http.MethodGet, "/api/v1/admin/agent-tokens", "registration-token.list", "List registration tokens", admin),
-		func(ctx context.Context, _ *none) (api.RegistrationTokenList, error) {
-			ts, err := s.Enroll.Tokens(ctx, principal(ctx).TenantID)
-			out := api.RegistrationTokenList{Items: make([]api.RegistrationToken, len(ts))}
-			for i, t := range ts {
+	list(s, operation(http.MethodGet, "/api/v1/admin/agent-tokens", "registration-token.list", "List registration tokens, the newest first", admin), enroll.Schema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*enroll.Token, error) {
+			return s.Enroll.Tokens(ctx, principal(ctx).TenantID, enroll.Filter{Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, _ *listQuery, found []*enroll.Token, next string) api.RegistrationTokenList {
+			out := api.RegistrationTokenList{Items: make([]api.RegistrationToken, len(found)), Next: next}
+			for i, t := range found {
 				out.Items[i] = s.viewToken(t)
 			}
-			return out, err
+			return out
 		})
 	handle(s, operation(http.MethodDelete, "/api/v1/admin/agent-tokens/{id}", "registration-token.revoke", "Revoke a registration token", admin),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
@@ -53,14 +56,16 @@ func (s *Server) adminTokens() {
 		v.Token = text
 		return v, nil
 	})
-	handle(s, operation(http.MethodGet, "/api/v1/admin/api-tokens", "api-token.list", "List API tokens", admin),
-		func(ctx context.Context, _ *none) (api.APITokenList, error) {
-			ts, err := s.access.List(ctx, principal(ctx).TenantID)
-			out := api.APITokenList{Items: make([]api.APIToken, len(ts))}
-			for i, t := range ts {
+	list(s, operation(http.MethodGet, "/api/v1/admin/api-tokens", "api-token.list", "List API tokens, the newest first", admin), access.TokenSchema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*access.APIToken, error) {
+			return s.access.List(ctx, principal(ctx).TenantID, access.Filter{Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, _ *listQuery, found []*access.APIToken, next string) api.APITokenList {
+			out := api.APITokenList{Items: make([]api.APIToken, len(found)), Next: next}
+			for i, t := range found {
 				out.Items[i] = s.viewAPIToken(t)
 			}
-			return out, err
+			return out
 		})
 	handle(s, operation(http.MethodDelete, "/api/v1/admin/api-tokens/{id}", "api-token.revoke", "Revoke an API token", admin),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
@@ -73,18 +78,16 @@ func (s *Server) adminTokens() {
 			return api.WhoAmI{Name: p.Name, Role: p.Role, Tenant: p.TenantID, Server: s.Version}, nil
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin),
-		func(ctx context.Context, in *Page) (api.AuditList, error) {
-			before, _ := strconv.ParseInt(in.Cursor, 10, 64) // a cursor that is none begins at the newest
-			es, err := s.Audit.AuditEvents(ctx, principal(ctx).TenantID, before, in.Limit)
-			out := api.AuditList{Items: make([]api.AuditEvent, len(es))}
-			for i, e := range es {
+	list(s, operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin), access.AuditSchema,
+		func(ctx context.Context, in *listQuery, q filter.Query) ([]*access.Event, error) {
+			return s.Audit.AuditEvents(ctx, principal(ctx).TenantID, access.Filter{Query: q, Limit: in.Limit})
+		},
+		func(_ context.Context, _ *listQuery, found []*access.Event, next string) api.AuditList {
+			out := api.AuditList{Items: make([]api.AuditEvent, len(found)), Next: next}
+			for i, e := range found {
 				out.Items[i] = viewEvent(e)
 			}
-			if len(es) == in.Limit {
-				out.Next = strconv.FormatInt(es[len(es)-1].Seq, 10)
-			}
-			return out, err
+			return out
 		})
 }
 
@@ -103,7 +106,7 @@ func (s *Server) viewAPIToken(t *access.APIToken) api.APIToken {
 	}
 }
 
-func viewEvent(e access.Event) api.AuditEvent {
+func viewEvent(e *access.Event) api.AuditEvent {
 	return api.AuditEvent{
 		Seq: e.Seq, At: e.At, Actor: e.Actor, Action: e.Action, Object: e.Object, Remote: e.Remote,
 		Outcome: e.Outcome, Detail: e.Detail,

@@ -32,6 +32,30 @@ func (engine) OneWriter() bool { return false }
 // Check implements store.Engine.
 func (engine) Check() error { return nil }
 
+// Never implements store.Dialect; the index tasks_finished has the same text.
+func (engine) Never() string { return "TIMESTAMPTZ '-infinity'" }
+
+// Fold implements store.Dialect.
+func (engine) Fold(text string) string { return `lower(` + text + ` COLLATE "C")` }
+
+// Label implements store.Dialect.
+func (engine) Label(column, key string) string {
+	return column + " ->> CAST(" + key + " AS TEXT)"
+}
+
+// HasLabel implements store.Dialect: there is a GIN index for containment.
+func (engine) HasLabel(column string, place func() string) (string, bool) {
+	return column + " @> CAST(" + place() + " AS JSONB)", true
+}
+
+// HasAny implements store.Dialect.
+func (engine) HasAny(column string, places []string) string {
+	return column + " ?| CAST(ARRAY[" + strings.Join(places, ", ") + "] AS TEXT[])"
+}
+
+// Explain implements store.Dialect.
+func (engine) Explain() string { return "EXPLAIN" }
+
 // Judge implements store.Engine. The codes are in appendix A of PostgreSQL's
 // manual.
 func (engine) Judge(err error) store.Verdict {

@@ -35,6 +35,29 @@ func (e *engine) Prepare() bool { return true }
 // OneWriter implements store.Engine.
 func (e *engine) OneWriter() bool { return true }
 
+// Never implements store.Dialect; the index tasks_finished has the same text.
+func (e *engine) Never() string { return "-9223372036854775807" }
+
+// Fold implements store.Dialect.
+func (e *engine) Fold(text string) string { return "lower(" + text + ")" }
+
+// Label implements store.Dialect. The arrow would be shorter, but takes some
+// keys for paths.
+func (e *engine) Label(column, key string) string {
+	return "(SELECT j.value FROM json_each(" + column + ") j WHERE j.key = " + key + ")"
+}
+
+// HasLabel implements store.Dialect: there is no index for it.
+func (e *engine) HasLabel(string, func() string) (string, bool) { return "", false }
+
+// HasAny implements store.Dialect.
+func (e *engine) HasAny(column string, places []string) string {
+	return "EXISTS (SELECT 1 FROM json_each(" + column + ") j WHERE j.value IN (" + strings.Join(places, ", ") + "))"
+}
+
+// Explain implements store.Dialect.
+func (e *engine) Explain() string { return "EXPLAIN QUERY PLAN" }
+
 // Check implements store.Engine. SQLite goes on writing to a file that was
 // deleted or replaced, and all of that would be lost.
 func (e *engine) Check() error {

@@ -121,7 +121,7 @@ func testAgentPages(t *testing.T, b *bench) {
 			if len(page) < f.Limit {
 				break
 			}
-			f.After = page[len(page)-1].ID
+			f.Query = behind(t, fleet.Schema, f.Query, page[len(page)-1])
 		}
 		same(t, "all pages", got, want)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/task"
 )
@@ -140,7 +141,9 @@ func benchList(t *testing.B, b *bench) {
 	b.fleet(t, 10_000)
 	for name, f := range map[string]fleet.Filter{
 		"First100":     {Limit: 100},
-		"Last100":      {Limit: 100, After: "id-" + numbered("a", 9_899)},
+		"Last100":      {Limit: 100, Query: behind(t, fleet.Schema, filter.Query{}, &fleet.Agent{ID: "id-" + numbered("a", 9_899)})},
+		"Filter100":    {Limit: 100, Query: asked(t, `status=online and (env=prod or label.zone ~ "b*") and capability=docker.deploy`, "")},
+		"Sorted100":    {Limit: 100, Query: asked(t, "", "-createdAt,-name")},
 		"ByName":       {Limit: 100, Name: numbered("a", 5_000)},
 		"NoneInStatus": {Limit: 100, Status: "dead"},
 		"OneByLabel":   {Limit: 100, Labels: map[string]string{"name": numbered("a", 9_999)}},
@@ -154,6 +157,14 @@ func benchList(t *testing.B, b *bench) {
 			}
 		})
 	}
+}
+
+// asked is what somebody asks of agents.
+func asked(t testing.TB, text, order string) filter.Query {
+	t.Helper()
+	q, err := fleet.Schema.Query(filter.Request{Filter: text, Sort: order}, time.Time{})
+	must(t, err)
+	return q
 }
 
 func benchCertificate(t *testing.B, b *bench) {

@@ -223,7 +223,7 @@ func testCommandLists(t *testing.T, b *bench) {
 		}
 	}
 	pages := func(f command.Filter) (ids []string) {
-		for f.Limit = 5; ; f.Before = ids[len(ids)-1] {
+		for f.Limit = 5; ; {
 			list, err := b.Commands(b.ctx, tenant, f)
 			must(t, err)
 			for _, c := range list {
@@ -232,12 +232,13 @@ func testCommandLists(t *testing.T, b *bench) {
 			if len(list) < f.Limit {
 				return ids
 			}
+			f.Query = behind(t, command.Schema, f.Query, list[len(list)-1])
 		}
 	}
 	same(t, "all", pages(command.Filter{}), all)
 	same(t, "of a type", pages(command.Filter{Type: "doctor"}), doctors)
 	pagesOf := func(f command.ReceivedFilter) (ids []string) {
-		for f.Limit = 3; ; f.Before = ids[len(ids)-1] {
+		for f.Limit = 3; ; {
 			list, err := b.CommandsOf(b.ctx, tenant, one, f)
 			must(t, err)
 			for _, c := range list {
@@ -249,6 +250,7 @@ func testCommandLists(t *testing.T, b *bench) {
 			if len(list) < f.Limit {
 				return ids
 			}
+			f.Query = behind(t, command.ReceivedSchema, f.Query, list[len(list)-1])
 		}
 	}
 	same(t, "of an agent", pagesOf(command.ReceivedFilter{}), mine)
@@ -284,7 +286,7 @@ func testCommandLists(t *testing.T, b *bench) {
 			if len(list) < f.Limit {
 				break
 			}
-			f.After = ids[len(ids)-1]
+			f.Query = behind(t, command.DeliverySchema, f.Query, list[len(list)-1])
 		}
 		if want := map[api.CommandState]int{"": 5, api.CommandPending: 4}[f.State]; len(ids) != want || !slices.IsSorted(ids) {
 			t.Errorf("recipients in state %q: %v, want %d in their order", f.State, ids, want)

@@ -22,7 +22,7 @@ func testTokens(t *testing.T, b *bench) {
 	if got, err := b.TokenByHash(b.ctx, "unknown"); err != nil || got != nil {
 		t.Errorf("an unknown hash gives %v (error %v)", got, err)
 	}
-	list, err := b.Tokens(b.ctx, tenant)
+	list, err := b.Tokens(b.ctx, tenant, enroll.Filter{})
 	must(t, err)
 	same(t, "list", list, []*enroll.Token{second, first})
 

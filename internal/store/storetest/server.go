@@ -12,21 +12,22 @@ import (
 )
 
 func testAudit(t *testing.T, b *bench) {
-	var want []access.Event // the newest first
+	var want []*access.Event // the newest first
 	for i := range 10 {
-		e := access.Event{
+		e := &access.Event{
 			TenantID: tenant, At: b.now.Add(time.Duration(i) * time.Second), Actor: "token:1 (me)", Action: "agent.revoke",
 			Object: numbered("a", i), Remote: "10.0.0.1", Outcome: "ok", Detail: "because",
 		}
-		must(t, b.Audit(b.ctx, e))
-		want = append([]access.Event{e}, want...)
+		must(t, b.Audit(b.ctx, *e))
+		want = append([]*access.Event{e}, want...)
 	}
 	must(t, b.Audit(b.ctx, access.Event{At: b.now, Actor: "anonymous", Outcome: "denied"}))
 
-	var got []access.Event
+	var got []*access.Event
+	f := access.Filter{Limit: 3}
 	before := int64(0)
 	for {
-		page, err := b.AuditEvents(b.ctx, tenant, before, 3)
+		page, err := b.AuditEvents(b.ctx, tenant, f)
 		must(t, err)
 		for _, e := range page {
 			if before != 0 && e.Seq >= before {
@@ -35,12 +36,13 @@ func testAudit(t *testing.T, b *bench) {
 			before, e.Seq = e.Seq, 0
 			got = append(got, e)
 		}
-		if len(page) < 3 {
+		if len(page) < f.Limit {
 			break
 		}
+		f.Query = behind(t, access.AuditSchema, f.Query, &access.Event{Seq: before})
 	}
 	same(t, "audit log", got, want)
-	nobody, err := b.AuditEvents(b.ctx, "", 0, 10)
+	nobody, err := b.AuditEvents(b.ctx, "", access.Filter{})
 	must(t, err)
 	if len(nobody) != 1 {
 		t.Errorf("%d events of nobody known, want 1", len(nobody))
@@ -54,7 +56,7 @@ func testAudit(t *testing.T, b *bench) {
 			t.Errorf("the database took %q", statement)
 		}
 	}
-	page, err := b.AuditEvents(b.ctx, tenant, 0, 100)
+	page, err := b.AuditEvents(b.ctx, tenant, access.Filter{})
 	must(t, err)
 	if len(page) != len(want) {
 		t.Errorf("%d events are left of %d", len(page), len(want))
@@ -116,7 +118,7 @@ func testReopen(t *testing.T, b *bench) {
 	key, err := b.Key(b.ctx, "ca")
 	must(t, err)
 	same(t, "key", key, []byte("key"))
-	events, err := b.AuditEvents(b.ctx, tenant, 0, 10)
+	events, err := b.AuditEvents(b.ctx, tenant, access.Filter{})
 	must(t, err)
 	if len(events) != 1 {
 		t.Errorf("%d audit events, want 1", len(events))

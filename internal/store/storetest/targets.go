@@ -8,6 +8,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
 )
@@ -63,7 +64,7 @@ func testTargetFilters(t *testing.T, b *bench) {
 	}{
 		{target.Filter{}, all},
 		{target.Filter{Limit: 2}, all[:2]},
-		{target.Filter{Limit: 2, After: all[1].ID}, all[2:4]},
+		{target.Filter{Limit: 2, Query: behind(t, target.Schema, filter.Query{}, all[1])}, all[2:4]},
 		{target.Filter{Name: "b"}, all[1:2]},
 		{target.Filter{Kind: "host"}, all[2:3]},
 		{target.Filter{Environment: "staging"}, all[2:3]},
@@ -141,7 +142,7 @@ func testAPITokens(t *testing.T, b *bench) {
 	second := &access.APIToken{ID: "t2", TenantID: tenant, Hash: "h2", Name: "two", Role: api.RoleViewer, CreatedAt: b.now.Add(time.Second), ExpiresAt: b.now.Add(time.Hour)}
 	must(t, b.InsertAPIToken(b.ctx, first))
 	must(t, b.InsertAPIToken(b.ctx, second))
-	list, err := b.APITokens(b.ctx, tenant)
+	list, err := b.APITokens(b.ctx, tenant, access.Filter{})
 	must(t, err)
 	same(t, "list", list, []*access.APIToken{second, first})
 

@@ -110,7 +110,7 @@ func testTaskLists(t *testing.T, b *bench) {
 			if len(page) < f.Limit {
 				break
 			}
-			f.Before = page[len(page)-1].ID
+			f.Query = behind(t, task.Schema, f.Query, page[len(page)-1])
 		}
 		same(t, "tasks", got, want)
 	}

@@ -59,50 +59,6 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 	return &i, err
 }
 
-const agentByName = `-- name: AgentByName :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents WHERE tenant_id = $1 AND name = $2
-`
-
-type AgentByNameParams struct {
-	TenantID string
-	Name     string
-}
-
-func (q *Queries) AgentByName(ctx context.Context, arg AgentByNameParams) (*Agent, error) {
-	row := q.queryRow(ctx, q.agentByNameStmt, agentByName, arg.TenantID, arg.Name)
-	var i Agent
-	err := row.Scan(
-		&i.ID,
-		&i.TenantID,
-		&i.Name,
-		&i.Version,
-		&i.Lifecycle,
-		&i.Liveness,
-		&i.Status,
-		&i.GroupName,
-		&i.Environment,
-		&i.Platform,
-		&i.Cluster,
-		&i.Labels,
-		&i.Capabilities,
-		&i.AllowedCapabilities,
-		&i.Bound,
-		&i.Routes,
-		&i.EncryptionKey,
-		&i.PublicKeyHash,
-		&i.CertificateFingerprint,
-		&i.CertificateNotAfter,
-		&i.LastHeartbeat,
-		&i.ReportedStatus,
-		&i.NotAccepting,
-		&i.ResourceUsage,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.Transport,
-	)
-	return &i, err
-}
-
 const agentExists = `-- name: AgentExists :one
 SELECT count(*) FROM agents WHERE tenant_id = $1 AND id = $2
 `
@@ -132,34 +88,13 @@ func (q *Queries) AgentIDTaken(ctx context.Context, id string) (int64, error) {
 }
 
 const agents = `-- name: Agents :many
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents
-WHERE tenant_id = $1 AND id > $2
-  AND (CAST($3 AS TEXT) = '' OR group_name = $3)
-  AND (CAST($4 AS TEXT) = '' OR environment = $4)
-  AND (CAST($5 AS TEXT) = '' OR $5 IN (status, lifecycle, liveness))
-ORDER BY id
-LIMIT CAST($6 AS BIGINT)
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport FROM agents WHERE tenant_id = $1
 `
 
-type AgentsParams struct {
-	TenantID    string
-	After       string
-	GroupName   string
-	Environment string
-	Status      string
-	Page        int64
-}
-
-// Labels and capabilities are matched in Go, page by page.
-func (q *Queries) Agents(ctx context.Context, arg AgentsParams) ([]*Agent, error) {
-	rows, err := q.query(ctx, q.agentsStmt, agents,
-		arg.TenantID,
-		arg.After,
-		arg.GroupName,
-		arg.Environment,
-		arg.Status,
-		arg.Page,
-	)
+// Like all that are named a list, it is only the beginning: store/list.go adds
+// the filter, the order and the page.
+func (q *Queries) Agents(ctx context.Context, tenantID string) ([]*Agent, error) {
+	rows, err := q.query(ctx, q.agentsStmt, agents, tenantID)
 	if err != nil {
 		return nil, err
 	}

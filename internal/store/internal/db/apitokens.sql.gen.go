@@ -50,9 +50,10 @@ func (q *Queries) APITokenExists(ctx context.Context, arg APITokenExistsParams) 
 }
 
 const aPITokens = `-- name: APITokens :many
-SELECT id, tenant_id, hash, name, role, created_by, created_at, expires_at, revoked_at, last_used_at FROM api_tokens WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC
+SELECT id, tenant_id, hash, name, role, created_by, created_at, expires_at, revoked_at, last_used_at FROM api_tokens WHERE tenant_id = $1
 `
 
+// A list; see Agents.
 func (q *Queries) APITokens(ctx context.Context, tenantID string) ([]*APIToken, error) {
 	rows, err := q.query(ctx, q.aPITokensStmt, aPITokens, tenantID)
 	if err != nil {

@@ -46,26 +46,12 @@ func (q *Queries) Command(ctx context.Context, arg CommandParams) (*Command, err
 }
 
 const commands = `-- name: Commands :many
-SELECT id, tenant_id, type, payload, scope, recipient, agent_id, recipients, pending, delivered, acknowledged, failed, expired, created_by, created_at, expires_at, done_at FROM commands
-WHERE tenant_id = $1 AND id < $2
-  AND (CAST($3 AS TEXT) = '' OR type = $3)
-ORDER BY id DESC LIMIT CAST($4 AS BIGINT)
+SELECT id, tenant_id, type, payload, scope, recipient, agent_id, recipients, pending, delivered, acknowledged, failed, expired, created_by, created_at, expires_at, done_at FROM commands WHERE tenant_id = $1
 `
 
-type CommandsParams struct {
-	TenantID string
-	Before   string
-	Type     string
-	Page     int64
-}
-
-func (q *Queries) Commands(ctx context.Context, arg CommandsParams) ([]*Command, error) {
-	rows, err := q.query(ctx, q.commandsStmt, commands,
-		arg.TenantID,
-		arg.Before,
-		arg.Type,
-		arg.Page,
-	)
+// A list; see Agents.
+func (q *Queries) Commands(ctx context.Context, tenantID string) ([]*Command, error) {
+	rows, err := q.query(ctx, q.commandsStmt, commands, tenantID)
 	if err != nil {
 		return nil, err
 	}
@@ -107,19 +93,13 @@ func (q *Queries) Commands(ctx context.Context, arg CommandsParams) ([]*Command,
 
 const commandsOfAgent = `-- name: CommandsOfAgent :many
 SELECT c.id, c.tenant_id, c.type, c.payload, c.scope, c.recipient, c.agent_id, c.recipients, c.pending, c.delivered, c.acknowledged, c.failed, c.expired, c.created_by, c.created_at, c.expires_at, c.done_at, r.state
-FROM commands c JOIN command_recipients r ON r.command_id = c.id AND r.agent_id = $1
-WHERE c.tenant_id = $2 AND c.agent_id = $3 AND c.id < $4
-  AND (CAST($5 AS TEXT) = '' OR r.state = $5)
-ORDER BY c.id DESC LIMIT CAST($6 AS BIGINT)
+FROM commands c JOIN command_recipients r ON r.command_id = c.id AND r.agent_id = $2
+WHERE c.tenant_id = $1 AND c.agent_id IN ('', $2)
 `
 
 type CommandsOfAgentParams struct {
-	AgentID  string
 	TenantID string
-	ForAgent string
-	Before   string
-	State    string
-	Page     int64
+	AgentID  string
 }
 
 type CommandsOfAgentRow struct {
@@ -127,17 +107,10 @@ type CommandsOfAgentRow struct {
 	State   string
 }
 
-// Those that were for one agent, whose id is given twice; or those that were
-// for many, this one among them: then for_agent is empty.
+// A list; see Agents. Those that were for this agent alone, and those that were
+// for many, this one among them.
 func (q *Queries) CommandsOfAgent(ctx context.Context, arg CommandsOfAgentParams) ([]*CommandsOfAgentRow, error) {
-	rows, err := q.query(ctx, q.commandsOfAgentStmt, commandsOfAgent,
-		arg.AgentID,
-		arg.TenantID,
-		arg.ForAgent,
-		arg.Before,
-		arg.State,
-		arg.Page,
-	)
+	rows, err := q.query(ctx, q.commandsOfAgentStmt, commandsOfAgent, arg.TenantID, arg.AgentID)
 	if err != nil {
 		return nil, err
 	}
@@ -229,26 +202,12 @@ func (q *Queries) DeleteRecipients(ctx context.Context, arg DeleteRecipientsPara
 }
 
 const deliveries = `-- name: Deliveries :many
-SELECT command_id, agent_id, agent_name, state, delivered_at, ended_at, answer, error FROM command_recipients
-WHERE command_id = $1 AND agent_id > $2
-  AND (CAST($3 AS TEXT) = '' OR state = $3)
-ORDER BY agent_id LIMIT CAST($4 AS BIGINT)
+SELECT command_id, agent_id, agent_name, state, delivered_at, ended_at, answer, error FROM command_recipients WHERE command_id = $1
 `
 
-type DeliveriesParams struct {
-	CommandID string
-	After     string
-	State     string
-	Page      int64
-}
-
-func (q *Queries) Deliveries(ctx context.Context, arg DeliveriesParams) ([]*CommandRecipient, error) {
-	rows, err := q.query(ctx, q.deliveriesStmt, deliveries,
-		arg.CommandID,
-		arg.After,
-		arg.State,
-		arg.Page,
-	)
+// A list of the recipients of one command; see Agents.
+func (q *Queries) Deliveries(ctx context.Context, commandID string) ([]*CommandRecipient, error) {
+	rows, err := q.query(ctx, q.deliveriesStmt, deliveries, commandID)
 	if err != nil {
 		return nil, err
 	}

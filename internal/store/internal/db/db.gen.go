@@ -36,9 +36,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.agentStmt, err = db.PrepareContext(ctx, agent); err != nil {
 		return nil, fmt.Errorf("error preparing query Agent: %w", err)
 	}
-	if q.agentByNameStmt, err = db.PrepareContext(ctx, agentByName); err != nil {
-		return nil, fmt.Errorf("error preparing query AgentByName: %w", err)
-	}
 	if q.agentExistsStmt, err = db.PrepareContext(ctx, agentExists); err != nil {
 		return nil, fmt.Errorf("error preparing query AgentExists: %w", err)
 	}
@@ -285,15 +282,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.tasksStmt, err = db.PrepareContext(ctx, tasks); err != nil {
 		return nil, fmt.Errorf("error preparing query Tasks: %w", err)
 	}
-	if q.tasksInStateStmt, err = db.PrepareContext(ctx, tasksInState); err != nil {
-		return nil, fmt.Errorf("error preparing query TasksInState: %w", err)
-	}
-	if q.tasksOfAgentStmt, err = db.PrepareContext(ctx, tasksOfAgent); err != nil {
-		return nil, fmt.Errorf("error preparing query TasksOfAgent: %w", err)
-	}
-	if q.tasksOnTargetStmt, err = db.PrepareContext(ctx, tasksOnTarget); err != nil {
-		return nil, fmt.Errorf("error preparing query TasksOnTarget: %w", err)
-	}
 	if q.tokenByHashStmt, err = db.PrepareContext(ctx, tokenByHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TokenByHash: %w", err)
 	}
@@ -344,11 +332,6 @@ func (q *Queries) Close() error {
 	if q.agentStmt != nil {
 		if cerr := q.agentStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing agentStmt: %w", cerr)
-		}
-	}
-	if q.agentByNameStmt != nil {
-		if cerr := q.agentByNameStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing agentByNameStmt: %w", cerr)
 		}
 	}
 	if q.agentExistsStmt != nil {
@@ -761,21 +744,6 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing tasksStmt: %w", cerr)
 		}
 	}
-	if q.tasksInStateStmt != nil {
-		if cerr := q.tasksInStateStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing tasksInStateStmt: %w", cerr)
-		}
-	}
-	if q.tasksOfAgentStmt != nil {
-		if cerr := q.tasksOfAgentStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing tasksOfAgentStmt: %w", cerr)
-		}
-	}
-	if q.tasksOnTargetStmt != nil {
-		if cerr := q.tasksOnTargetStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing tasksOnTargetStmt: %w", cerr)
-		}
-	}
 	if q.tokenByHashStmt != nil {
 		if cerr := q.tokenByHashStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing tokenByHashStmt: %w", cerr)
@@ -864,7 +832,6 @@ type Queries struct {
 	aPITokenExistsStmt          *sql.Stmt
 	aPITokensStmt               *sql.Stmt
 	agentStmt                   *sql.Stmt
-	agentByNameStmt             *sql.Stmt
 	agentExistsStmt             *sql.Stmt
 	agentIDTakenStmt            *sql.Stmt
 	agentsStmt                  *sql.Stmt
@@ -947,9 +914,6 @@ type Queries struct {
 	taskByKeyStmt               *sql.Stmt
 	taskExistsStmt              *sql.Stmt
 	tasksStmt                   *sql.Stmt
-	tasksInStateStmt            *sql.Stmt
-	tasksOfAgentStmt            *sql.Stmt
-	tasksOnTargetStmt           *sql.Stmt
 	tokenByHashStmt             *sql.Stmt
 	tokenExistsStmt             *sql.Stmt
 	tokenUseStmt                *sql.Stmt
@@ -969,7 +933,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		aPITokenExistsStmt:          q.aPITokenExistsStmt,
 		aPITokensStmt:               q.aPITokensStmt,
 		agentStmt:                   q.agentStmt,
-		agentByNameStmt:             q.agentByNameStmt,
 		agentExistsStmt:             q.agentExistsStmt,
 		agentIDTakenStmt:            q.agentIDTakenStmt,
 		agentsStmt:                  q.agentsStmt,
@@ -1052,9 +1015,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		taskByKeyStmt:               q.taskByKeyStmt,
 		taskExistsStmt:              q.taskExistsStmt,
 		tasksStmt:                   q.tasksStmt,
-		tasksInStateStmt:            q.tasksInStateStmt,
-		tasksOfAgentStmt:            q.tasksOfAgentStmt,
-		tasksOnTargetStmt:           q.tasksOnTargetStmt,
 		tokenByHashStmt:             q.tokenByHashStmt,
 		tokenExistsStmt:             q.tokenExistsStmt,
 		tokenUseStmt:                q.tokenUseStmt,

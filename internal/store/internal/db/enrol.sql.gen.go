@@ -421,9 +421,10 @@ func (q *Queries) TokenUse(ctx context.Context, arg TokenUseParams) (*TokenUseRo
 }
 
 const tokens = `-- name: Tokens :many
-SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at FROM registration_tokens WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC
+SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at FROM registration_tokens WHERE tenant_id = $1
 `
 
+// A list; see Agents.
 func (q *Queries) Tokens(ctx context.Context, tenantID string) ([]*RegistrationToken, error) {
 	rows, err := q.query(ctx, q.tokensStmt, tokens, tenantID)
 	if err != nil {

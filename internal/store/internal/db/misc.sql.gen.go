@@ -12,19 +12,12 @@ import (
 )
 
 const auditEvents = `-- name: AuditEvents :many
-SELECT seq, tenant_id, at, actor, action, object, remote, outcome, detail FROM audit
-WHERE tenant_id = $1 AND (CAST($2 AS BIGINT) = 0 OR seq < $2)
-ORDER BY seq DESC LIMIT CAST($3 AS BIGINT)
+SELECT seq, tenant_id, at, actor, action, object, remote, outcome, detail FROM audit WHERE tenant_id = $1
 `
 
-type AuditEventsParams struct {
-	TenantID  string
-	BeforeSeq int64
-	Page      int64
-}
-
-func (q *Queries) AuditEvents(ctx context.Context, arg AuditEventsParams) ([]*Audit, error) {
-	rows, err := q.query(ctx, q.auditEventsStmt, auditEvents, arg.TenantID, arg.BeforeSeq, arg.Page)
+// A list; see Agents.
+func (q *Queries) AuditEvents(ctx context.Context, tenantID string) ([]*Audit, error) {
+	rows, err := q.query(ctx, q.auditEventsStmt, auditEvents, tenantID)
 	if err != nil {
 		return nil, err
 	}

@@ -185,37 +185,12 @@ func (q *Queries) Target(ctx context.Context, arg TargetParams) (*Target, error)
 }
 
 const targets = `-- name: Targets :many
-SELECT id, tenant_id, name, kind, agent_id, selector, environment, labels, config, created_at, updated_at FROM targets
-WHERE tenant_id = $1 AND id > $2
-  AND (CAST($3 AS TEXT) = '' OR name = $3)
-  AND (CAST($4 AS TEXT) = '' OR kind = $4)
-  AND (CAST($5 AS TEXT) = '' OR environment = $5)
-  AND (CAST($6 AS TEXT) = '' OR agent_id = $6)
-ORDER BY id
-LIMIT CAST($7 AS BIGINT)
+SELECT id, tenant_id, name, kind, agent_id, selector, environment, labels, config, created_at, updated_at FROM targets WHERE tenant_id = $1
 `
 
-type TargetsParams struct {
-	TenantID    string
-	After       string
-	Name        string
-	Kind        string
-	Environment string
-	AgentID     string
-	Page        int64
-}
-
-// Labels are matched in Go, page by page.
-func (q *Queries) Targets(ctx context.Context, arg TargetsParams) ([]*Target, error) {
-	rows, err := q.query(ctx, q.targetsStmt, targets,
-		arg.TenantID,
-		arg.After,
-		arg.Name,
-		arg.Kind,
-		arg.Environment,
-		arg.AgentID,
-		arg.Page,
-	)
+// A list; see Agents.
+func (q *Queries) Targets(ctx context.Context, tenantID string) ([]*Target, error) {
+	rows, err := q.query(ctx, q.targetsStmt, targets, tenantID)
 	if err != nil {
 		return nil, err
 	}

@@ -9,14 +9,9 @@ LIMIT 1;
 SELECT count(*) FROM agents WHERE tenant_id = $1 AND id = $2;
 
 -- name: Agents :many
--- Labels and capabilities are matched in Go, page by page.
-SELECT * FROM agents
-WHERE tenant_id = sqlc.arg(tenant_id) AND id > sqlc.arg(after)
-  AND (CAST(sqlc.arg(group_name) AS TEXT) = '' OR group_name = sqlc.arg(group_name))
-  AND (CAST(sqlc.arg(environment) AS TEXT) = '' OR environment = sqlc.arg(environment))
-  AND (CAST(sqlc.arg(status) AS TEXT) = '' OR sqlc.arg(status) IN (status, lifecycle, liveness))
-ORDER BY id
-LIMIT CAST(sqlc.arg(page) AS BIGINT);
+-- Like all that are named a list, it is only the beginning: store/list.go adds
+-- the filter, the order and the page.
+SELECT * FROM agents WHERE tenant_id = $1;
 
 -- name: SetAgentLabels :execrows
 UPDATE agents SET labels = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2;
@@ -41,9 +36,6 @@ WHERE lifecycle <> 'revoked'
   AND (liveness = 'live' AND COALESCE(last_heartbeat, created_at) < sqlc.arg(stale_before)
     OR liveness IN ('live', 'stale') AND COALESCE(last_heartbeat, created_at) < sqlc.arg(dead_before))
 RETURNING tenant_id, id, name, liveness;
-
--- name: AgentByName :one
-SELECT * FROM agents WHERE tenant_id = $1 AND name = $2;
 
 -- name: AgentIDTaken :one
 -- An id is unique among all tenants.

@@ -6,7 +6,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 SELECT * FROM api_tokens WHERE hash = $1;
 
 -- name: APITokens :many
-SELECT * FROM api_tokens WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC;
+-- A list; see Agents.
+SELECT * FROM api_tokens WHERE tenant_id = $1;
 
 -- name: APITokenExists :one
 SELECT count(*) FROM api_tokens WHERE tenant_id = $1 AND id = $2;

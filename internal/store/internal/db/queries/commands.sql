@@ -37,25 +37,19 @@ ORDER BY id;
 SELECT * FROM commands WHERE tenant_id = $1 AND id = $2;
 
 -- name: Commands :many
-SELECT * FROM commands
-WHERE tenant_id = sqlc.arg(tenant_id) AND id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(type) AS TEXT) = '' OR type = sqlc.arg(type))
-ORDER BY id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
+-- A list; see Agents.
+SELECT * FROM commands WHERE tenant_id = $1;
 
 -- name: CommandsOfAgent :many
--- Those that were for one agent, whose id is given twice; or those that were
--- for many, this one among them: then for_agent is empty.
+-- A list; see Agents. Those that were for this agent alone, and those that were
+-- for many, this one among them.
 SELECT sqlc.embed(c), r.state
-FROM commands c JOIN command_recipients r ON r.command_id = c.id AND r.agent_id = sqlc.arg(agent_id)
-WHERE c.tenant_id = sqlc.arg(tenant_id) AND c.agent_id = sqlc.arg(for_agent) AND c.id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(state) AS TEXT) = '' OR r.state = sqlc.arg(state))
-ORDER BY c.id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
+FROM commands c JOIN command_recipients r ON r.command_id = c.id AND r.agent_id = $2
+WHERE c.tenant_id = $1 AND c.agent_id IN ('', $2);
 
 -- name: Deliveries :many
-SELECT * FROM command_recipients
-WHERE command_id = sqlc.arg(command_id) AND agent_id > sqlc.arg(after)
-  AND (CAST(sqlc.arg(state) AS TEXT) = '' OR state = sqlc.arg(state))
-ORDER BY agent_id LIMIT CAST(sqlc.arg(page) AS BIGINT);
+-- A list of the recipients of one command; see Agents.
+SELECT * FROM command_recipients WHERE command_id = $1;
 
 -- name: PendingRecipients :many
 SELECT agent_id FROM command_recipients WHERE command_id = $1 AND state = 'pending' ORDER BY agent_id;

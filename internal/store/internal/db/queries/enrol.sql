@@ -7,7 +7,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 SELECT * FROM registration_tokens WHERE hash = $1;
 
 -- name: Tokens :many
-SELECT * FROM registration_tokens WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC;
+-- A list; see Agents.
+SELECT * FROM registration_tokens WHERE tenant_id = $1;
 
 -- name: TokenExists :one
 SELECT count(*) FROM registration_tokens WHERE tenant_id = $1 AND id = $2;

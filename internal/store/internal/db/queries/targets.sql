@@ -10,15 +10,8 @@ ORDER BY CASE WHEN id = sqlc.arg(id_or_name) THEN 0 ELSE 1 END
 LIMIT 1;
 
 -- name: Targets :many
--- Labels are matched in Go, page by page.
-SELECT * FROM targets
-WHERE tenant_id = sqlc.arg(tenant_id) AND id > sqlc.arg(after)
-  AND (CAST(sqlc.arg(name) AS TEXT) = '' OR name = sqlc.arg(name))
-  AND (CAST(sqlc.arg(kind) AS TEXT) = '' OR kind = sqlc.arg(kind))
-  AND (CAST(sqlc.arg(environment) AS TEXT) = '' OR environment = sqlc.arg(environment))
-  AND (CAST(sqlc.arg(agent_id) AS TEXT) = '' OR agent_id = sqlc.arg(agent_id))
-ORDER BY id
-LIMIT CAST(sqlc.arg(page) AS BIGINT);
+-- A list; see Agents.
+SELECT * FROM targets WHERE tenant_id = $1;
 
 -- name: SharedTargets :many
 SELECT * FROM targets WHERE tenant_id = $1 AND selector IS NOT NULL ORDER BY id;

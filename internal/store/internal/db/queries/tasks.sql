@@ -17,38 +17,9 @@ SELECT * FROM task_details WHERE tenant_id = $1 AND idempotency_key = $2 AND ide
 -- name: TaskExists :one
 SELECT count(*) FROM tasks WHERE id = sqlc.arg(id) AND (CAST(sqlc.arg(tenant_id) AS TEXT) = '' OR tenant_id = sqlc.arg(tenant_id));
 
--- The four lists differ in what they begin with, so that each has its index.
-
 -- name: Tasks :many
-SELECT * FROM task_details
-WHERE tenant_id = sqlc.arg(tenant_id)
-  AND id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(type) AS TEXT) = '' OR type = sqlc.arg(type))
-ORDER BY id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
-
--- name: TasksInState :many
-SELECT * FROM task_details
-WHERE tenant_id = sqlc.arg(tenant_id) AND state = sqlc.arg(state)
-  AND id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(type) AS TEXT) = '' OR type = sqlc.arg(type))
-ORDER BY id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
-
--- name: TasksOnTarget :many
-SELECT * FROM task_details
-WHERE target_id = sqlc.arg(target_id) AND tenant_id = sqlc.arg(tenant_id)
-  AND id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(type) AS TEXT) = '' OR type = sqlc.arg(type))
-  AND (CAST(sqlc.arg(state) AS TEXT) = '' OR state = sqlc.arg(state))
-  AND (CAST(sqlc.arg(agent_id) AS TEXT) = '' OR agent_id = sqlc.arg(agent_id))
-ORDER BY id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
-
--- name: TasksOfAgent :many
-SELECT * FROM task_details
-WHERE agent_id = sqlc.arg(agent_id) AND tenant_id = sqlc.arg(tenant_id)
-  AND id < sqlc.arg(before)
-  AND (CAST(sqlc.arg(type) AS TEXT) = '' OR type = sqlc.arg(type))
-  AND (CAST(sqlc.arg(state) AS TEXT) = '' OR state = sqlc.arg(state))
-ORDER BY id DESC LIMIT CAST(sqlc.arg(page) AS BIGINT);
+-- A list; see Agents.
+SELECT * FROM task_details WHERE tenant_id = $1;
 
 -- name: CancelQueued :execrows
 UPDATE tasks SET state = 'cancelled', reason = sqlc.arg(reason), finished_at = sqlc.arg(at)
