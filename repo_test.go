@@ -89,6 +89,12 @@ func TestProgramsLinkOnlyWhatTheyNeed(t *testing.T) {
 			"testing":                                "test code is not part of a program",
 			"github.com/google/go-containerregistry": "the engine pulls, not the agent",
 		},
+		"./cmd/stella-load": {
+			self + "internal/agent":  "simulated agents know the contract alone: a mistake shared with the agent would not be seen",
+			self + "internal/server": "what is measured is measured from outside",
+			"modernc.org/sqlite":     "a load has no database",
+			"testing":                "test code is not part of a program",
+		},
 		"./cmd/stella": {
 			self + "internal/agent":           "agent and server know each other by the contract in api/ alone",
 			self + "internal/executor/docker": "only an agent touches targets",

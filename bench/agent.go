@@ -21,7 +21,7 @@ func agentSize(ctx context.Context, e *env) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer stopProcess(c.cmd)
+	defer c.stop()
 	if err := e.agent(ctx, c, "idle-agent"); err != nil {
 		return nil, err
 	}

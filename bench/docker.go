@@ -64,7 +64,7 @@ func dockerDeploy(ctx context.Context, e *env) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer stopProcess(c.cmd)
+	defer c.stop()
 	if err := e.agent(ctx, c, "docker-agent"); err != nil {
 		return nil, err
 	}

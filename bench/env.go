@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -78,6 +73,9 @@ func (e *env) start(ctx context.Context, name, program string, extraEnv []string
 
 // control is a server process with a client for it.
 type control struct {
+	env   *env
+	name  string
+	addr  string
 	url   string
 	data  string
 	cmd   *exec.Cmd
@@ -86,6 +84,7 @@ type control struct {
 	api   *client.Client
 }
 
+// server starts a server with a data folder of its own.
 func (e *env) server(ctx context.Context, name string) (*control, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,10 +94,16 @@ func (e *env) server(ctx context.Context, name string) (*control, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	c := &control{url: "https://" + addr, data: filepath.Join(e.dir, name)}
-	c.cmd, err = e.start(ctx, name, "bin/stella", nil, "server", "--data", c.data, "--listen", addr, "--advertise", c.url, "--log-level", "warn")
+	c := &control{env: e, name: name, addr: addr, url: "https://" + addr, data: filepath.Join(e.dir, name)}
+	return c, c.start(ctx)
+}
+
+// start starts the process, with the settings that a user begins with, and
+// waits until it is ready.
+func (c *control) start(ctx context.Context) (err error) {
+	c.cmd, err = c.env.start(ctx, c.name, "bin/stella", nil, "server", "--data", c.data, "--listen", c.addr, "--advertise", c.url, "--log-level", "warn")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -107,49 +112,23 @@ func (e *env) server(ctx context.Context, name string) (*control, error) {
 		if err1 == nil && err2 == nil {
 			c.ca, c.token = ca, strings.TrimSpace(string(token))
 			if c.api, err = client.New(client.Options{URL: c.url, Token: c.token, CACert: ca}); err == nil && c.api.Ready(ctx) == nil {
-				return c, nil
+				return nil
 			}
 		}
 		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(filepath.Join(e.dir, name+".log"))
-			return nil, fmt.Errorf("the server was not ready within 20 s:\n%s", log)
+			log, _ := os.ReadFile(filepath.Join(c.env.dir, c.name+".log"))
+			return fmt.Errorf("the server was not ready within 20 s:\n%s", log)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// http returns a client that trusts the server; fresh makes a connection for
-// each request, as each agent does for its registration.
-func (c *control) http(fresh bool, certs ...tls.Certificate) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(c.ca)
-	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots, Certificates: certs, MinVersion: tls.VersionTLS13},
-		DisableKeepAlives: fresh, ForceAttemptHTTP2: !fresh,
-	}}
-}
+func (c *control) stop() { stopProcess(c.cmd) }
 
-// machine describes where the figures come from.
-func machine() string {
-	cpu, mem := "unknown processor", ""
-	if f, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer f.Close()
-		for s := bufio.NewScanner(f); s.Scan(); {
-			if k, v, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(k) == "model name" {
-				cpu = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	if data, err := os.ReadFile("/proc/meminfo"); err == nil {
-		var kb int64
-		if _, err := fmt.Sscanf(string(data), "MemTotal: %d kB", &kb); err == nil {
-			mem = fmt.Sprintf(", %.0f GiB memory", float64(kb)/(1<<20))
-		}
-	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%s, %d cores%s, %s/%s, kernel %s, %s; the load comes from the same machine",
-		cpu, runtime.NumCPU(), mem, runtime.GOOS, runtime.GOARCH, strings.TrimSpace(string(kernel)), runtime.Version())
+// restart stops the process and starts another one with the same data.
+func (c *control) restart(ctx context.Context) error {
+	c.stop()
+	return c.start(ctx)
 }
 
 // rss returns a process's resident memory in bytes.

@@ -1,16 +1,20 @@
 // Command bench measures Stella from outside, with the real programs as
 // processes, and prints a table with the machine's description. It needs
-// bin/stella and bin/stella-agent (`make bench` builds them first).
+// bin/stella and bin/stella-agent (`make bench` builds them first). The agents
+// are simulated by package load, unless it is the agent that is measured.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
+
+	"stella-ops.org/stella/internal/daemon"
+	"stella-ops.org/stella/internal/load"
 )
 
 // row is one line of the table.
@@ -32,7 +36,7 @@ type bench struct {
 func main() {
 	only := flag.String("only", "", "run only the measurements whose name contains this")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := daemon.SignalContext(context.Background())
 	defer stop()
 	if err := run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -47,9 +51,14 @@ func run(ctx context.Context, only string) error {
 	}
 	defer e.close()
 	var rows []row
+	var failed error
 	for _, b := range []bench{
 		{"enrolment", enrolment},
+		{"idle", idle},
+		{"heartbeat", heartbeats},
+		{"fanout", fanout},
 		{"dispatch", dispatch},
+		{"reconnect", reconnect},
 		{"agent", agentSize},
 		{"docker", dockerDeploy},
 	} {
@@ -57,16 +66,19 @@ func run(ctx context.Context, only string) error {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring %s …\n", b.name)
+		// One that fails takes nothing away from the others.
 		got, err := b.run(ctx, e)
 		if err != nil {
-			return fmt.Errorf("%s: %w", b.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", b.name, err))
 		}
 		rows = append(rows, got...)
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	fmt.Println(machine())
-	fmt.Println()
+	fmt.Printf("%s; the load comes from the same machine\n\n", load.Machine())
 	table(rows)
-	return nil
+	return failed
 }
 
 func table(rows []row) {
@@ -90,4 +102,6 @@ func table(rows []row) {
 	}
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
+func ms(d time.Duration) string { return millis(float64(d.Microseconds()) / 1000) }
+
+func millis(v float64) string { return fmt.Sprintf("%.2f ms", v) }

@@ -1,0 +1,92 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"stella-ops.org/stella/api"
+	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/api/stella/v1/stellav1connect"
+)
+
+// grpcCarrier speaks gRPC. All agents share one RPC client; the request's
+// context says which agent's connection it goes over.
+type grpcCarrier struct {
+	dialer *dialer
+	frames *frames
+	client stellav1connect.LinkServiceClient
+}
+
+func newGRPCCarrier(d *dialer, f *frames) *grpcCarrier {
+	return &grpcCarrier{dialer: d, frames: f, client: stellav1connect.NewLinkServiceClient(byContext{}, "https://"+d.url.Host, connect.WithGRPC(), connect.WithReadMaxBytes(maxAnswer))}
+}
+
+type connKey struct{}
+
+// byContext sends a request over the connection in its context.
+type byContext struct{}
+
+// Do implements connect.HTTPClient.
+func (byContext) Do(req *http.Request) (*http.Response, error) {
+	cc, ok := req.Context().Value(connKey{}).(*http.ClientConn)
+	if !ok {
+		return nil, errors.New("load: a request without a connection")
+	}
+	return cc.RoundTrip(req)
+}
+
+func (c *grpcCarrier) dial(ctx context.Context, id *Identity) (conn, error) {
+	cc, err := c.dialer.dialHTTP2(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	stream := c.client.Connect(context.WithValue(ctx, connKey{}, cc))
+	g := &grpcConn{cc: cc, stream: stream, frame: c.frames.beat}
+	stream.RequestHeader().Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
+	if err := stream.Send(c.frames.hello); err != nil {
+		// What the server answered says more than that sending failed.
+		if _, cause := stream.Receive(); cause != nil {
+			err = cause
+		}
+		g.close()
+		return nil, err
+	}
+	g.patience = time.AfterFunc(welcomeTimeout, g.close)
+	return g, nil
+}
+
+type grpcConn struct {
+	cc       *http.ClientConn
+	stream   *connect.BidiStreamForClient[stellav1.ConnectRequest, stellav1.ConnectResponse]
+	frame    *stellav1.ConnectRequest
+	patience *time.Timer // until the welcome
+
+	write sync.Mutex // a stream has one sender at a time
+}
+
+var _ conn = (*grpcConn)(nil)
+
+func (g *grpcConn) beat() error { return g.send(g.frame) }
+
+func (g *grpcConn) send(f *stellav1.ConnectRequest) error {
+	g.write.Lock()
+	defer g.write.Unlock()
+	return g.stream.Send(f)
+}
+
+func (g *grpcConn) recv() (*stellav1.ConnectResponse, error) {
+	f, err := g.stream.Receive()
+	if g.patience != nil {
+		g.patience.Stop()
+		g.patience = nil
+	}
+	return f, err
+}
+
+func (g *grpcConn) close() { _ = g.cc.Close() } // it unblocks everything
