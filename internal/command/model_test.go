@@ -343,7 +343,7 @@ func (m *model) checkRecipient(t *rapid.T, c *modelCommand, r *modelRecipient, d
 		sweptBy = started
 	}
 	sweptBy = sweptBy.Add(time.Second)
-	const delay = 50 * time.Millisecond
+	const delay = 200 * time.Millisecond
 	switch {
 	case r.answer != "":
 		if d.State != r.answer || string(d.Result) != r.result || !d.EndedAt.Before(c.expires) {

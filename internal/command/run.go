@@ -10,8 +10,13 @@ import (
 
 const (
 	// markDelay is how long a mark waits for the answer that mostly comes right
-	// behind it, so that one commit takes both.
-	markDelay = 50 * time.Millisecond
+	// behind it, so that one row is written for both. While a command goes out
+	// to thousands, their server has better things to do than to write that.
+	markDelay = 200 * time.Millisecond
+	// A batch of a crowd's size is followed by a pause, in which more gather:
+	// the crowd's command is still going out to others.
+	crowd      = 64
+	crowdPause = 50 * time.Millisecond
 	// What one batch takes at the most: others want to write too.
 	batchReports = 5000
 	batchBytes   = 8 << 20
@@ -26,17 +31,22 @@ const (
 // writes what is left.
 //
 // An answer is written at once when nothing else is; those that come while a
-// batch is under way make the next one. Marks wait a moment, or for an answer.
+// batch is under way make the next one, and when a crowd answers, those that
+// come in the moment after it, too. Marks wait a moment, or for an answer.
 func (s *Service) Run(ctx context.Context) error {
 	s.setEnded(false)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var marksDue <-chan time.Time
+	var marksDue, paused <-chan time.Time
 	for {
+		answered := s.answered
+		if paused != nil {
+			answered = nil
+		}
 		select {
 		case <-ctx.Done():
 			s.setEnded(true)
-			if err := s.flush(ctx); err != nil {
+			if err := s.flush(ctx, true); err != nil {
 				s.refuse(err)
 				return fmt.Errorf("write the last reports of commands: %w", err)
 			}
@@ -47,14 +57,36 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			continue
 		case <-marksDue:
-		case <-s.answered:
+		case <-paused:
+			paused = nil
+			continue
+		case <-answered:
 		case <-tick.C:
 			s.sweep(ctx)
 			continue
 		}
+		if s.waiting() >= crowd {
+			paused = time.After(crowdPause)
+		}
 		marksDue = nil
-		s.flushed(ctx)
+		// While the store takes nothing, the sweep's tries are enough.
+		if s.flushed(ctx, false) && s.marksWait() {
+			marksDue = time.After(markDelay)
+		}
 	}
+}
+
+// waiting is how many answers wait to be written.
+func (s *Service) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.answers)
+}
+
+func (s *Service) marksWait() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.marks) > 0
 }
 
 func (s *Service) setEnded(ended bool) {
@@ -63,12 +95,13 @@ func (s *Service) setEnded(ended bool) {
 	s.ended = ended
 }
 
-// flush writes all that waits, batch by batch, also when ctx has ended: those
-// who answered wait for it. When the store fails, those who wait for a batch
-// are told, and its marks stay for the next time.
-func (s *Service) flush(ctx context.Context) error {
+// flush writes all that waits, batch by batch, or else one batch, in which are
+// only marks that have waited long enough. It does so also when ctx has ended:
+// those who answered wait for it. When the store fails, those who wait for a batch are told,
+// and its marks stay for the next time.
+func (s *Service) flush(ctx context.Context, all bool) error {
 	for {
-		answers, reports := s.take()
+		answers, reports := s.take(all)
 		if len(reports) == 0 {
 			return nil
 		}
@@ -87,6 +120,12 @@ func (s *Service) flush(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !all {
+			if s.waiting() > 0 {
+				signal(s.answered) // they make the next batch
+			}
+			return nil
 		}
 	}
 }
@@ -109,21 +148,35 @@ func (s *Service) record(ctx context.Context, reports []Report) ([]Outcome, []Tr
 
 // take returns the next batch: marks, and behind them answers. The marks stay
 // noted until they are written.
-func (s *Service) take() (answers []*answer, reports []Report) {
+func (s *Service) take(all bool) (answers []*answer, reports []Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reports = make([]Report, 0, min(len(s.marks)+len(s.answers), batchReports))
-	for ref, at := range s.marks {
-		if len(reports) == batchReports {
-			break
-		}
-		reports = append(reports, Report{Ref: ref, State: api.CommandDelivered, At: at})
-	}
 	n, bytes := 0, 0
-	for n < len(s.answers) && len(reports) < batchReports && (n == 0 || bytes+s.answers[n].size() <= batchBytes) {
+	for n < len(s.answers) && n < batchReports/2 && (n == 0 || bytes+s.answers[n].size() <= batchBytes) {
 		bytes += s.answers[n].size()
-		reports = append(reports, s.answers[n].Report)
 		n++
+	}
+	reports = make([]Report, 0, min(len(s.marks)+n, batchReports))
+	mark := func(ref Ref, at time.Time) {
+		if len(reports) < batchReports-n {
+			reports = append(reports, Report{Ref: ref, State: api.CommandDelivered, At: at})
+		}
+	}
+	answered := make(map[Ref]bool, n)
+	for _, a := range s.answers[:n] {
+		if at, ok := s.marks[a.Ref]; ok && !answered[a.Ref] {
+			answered[a.Ref] = true
+			mark(a.Ref, at)
+		}
+	}
+	due := s.now().Add(-markDelay)
+	for ref, at := range s.marks {
+		if (all || !at.After(due)) && !answered[ref] {
+			mark(ref, at)
+		}
+	}
+	for _, a := range s.answers[:n] {
+		reports = append(reports, a.Report)
 	}
 	answers, s.answers, s.bytes = s.answers[:n], s.answers[n:], s.bytes-bytes
 	if len(s.answers) == 0 {
@@ -147,7 +200,7 @@ func (s *Service) sweep(ctx context.Context) {
 	s.mu.Lock()
 	now := s.now()
 	s.mu.Unlock()
-	if !s.flushed(ctx) {
+	if !s.flushed(ctx, true) {
 		return
 	}
 	for more := true; more && ctx.Err() == nil; {
@@ -158,7 +211,7 @@ func (s *Service) sweep(ctx context.Context) {
 		}
 		s.publish(moved)
 		// Who answers must not wait for the whole of a long sweep.
-		more = again && s.flushed(ctx)
+		more = again && s.flushed(ctx, true)
 	}
 	// What is more than one round's comes with the next sweep.
 	if _, err := s.store.DeleteEndedCommands(ctx, now.Add(-s.opts.Keep), sweepRecipients); err != nil {
@@ -167,8 +220,8 @@ func (s *Service) sweep(ctx context.Context) {
 }
 
 // flushed writes all that waits and reports whether the store took it.
-func (s *Service) flushed(ctx context.Context) bool {
-	err := s.flush(ctx)
+func (s *Service) flushed(ctx context.Context, all bool) bool {
+	err := s.flush(ctx, all)
 	if err != nil {
 		s.log.ErrorContext(ctx, "marks of delivered commands wait in memory: the store takes none", "error", err)
 	}

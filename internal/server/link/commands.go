@@ -88,7 +88,7 @@ func (s *session) pushCommand(p *parcel) {
 	s.pushed = remember(s.pushed, p.id)
 	s.mu.Unlock()
 	if s.enqueue(outgoing{frame: p.frame, command: p.id}) {
-		go s.write()
+		s.hub.crew.start(s.write)
 	}
 }
 

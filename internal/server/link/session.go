@@ -196,7 +196,7 @@ func (s *session) read() {
 // is sent is cut: it will connect again and be told everything anew.
 func (s *session) push(f *stellav1.ConnectResponse) {
 	if s.enqueue(outgoing{frame: f}) {
-		go s.write()
+		s.hub.crew.start(s.write)
 	}
 }
 
