@@ -142,6 +142,12 @@ func (m *Monitor) flush(ctx context.Context) error {
 		m.mu.Unlock()
 		return err
 	}
+	// It is live from now on: another server may have called it dead after the
+	// heartbeat, which was in memory then.
+	now := m.now()
+	for i := range back {
+		back[i].At = now
+	}
 	m.announce(back)
 	return nil
 }

@@ -144,15 +144,6 @@ func (s *Store) UnsentCommands(ctx context.Context, sentBefore, at time.Time, af
 	}
 	return refs, nil
 }
-
-// before is where a page of what comes newest first begins.
-func before(id string) string {
-	if id == "" {
-		return "\U0010ffff" // behind every id
-	}
-	return id
-}
-
 func commandNotFound(id string) error {
 	return fault.New(fault.NotFound, "command_not_found",
 		"there is no command %q: `stella command list` shows those that are; one that ended long ago is deleted", id)
