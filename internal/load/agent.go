@@ -42,7 +42,7 @@ func (a *agent) run(ctx context.Context) {
 		if err != nil {
 			failures++
 			a.fleet.dialFailed(err)
-			if pause(ctx, backoff(failures)) != nil {
+			if pause(ctx, backoff(failures, a.reconnectWindow())) != nil {
 				return
 			}
 			continue
@@ -51,26 +51,21 @@ func (a *agent) run(ctx context.Context) {
 		a.fleet.up()
 		err = a.serve(ctx, c)
 		a.fleet.down(err)
-		// What the server asked for comes before the usual backoff: a random
-		// part of its window, so that the fleet does not come back as one.
-		wait := backoff(0)
-		if w := a.reconnectWindow(); w > 0 {
-			wait = rand.N(w) //nolint:gosec // spreading load needs no secret
-		}
-		if pause(ctx, wait) != nil {
+		if pause(ctx, backoff(0, a.reconnectWindow())) != nil {
 			return
 		}
 	}
 }
 
 // backoff is how long to wait after some failures in a row: as a real agent
-// does, from a tenth of a second to a minute.
-func backoff(failures int) time.Duration {
+// does, from a tenth of a second to a minute, and spread over the server's
+// window at least, so that the fleet does not come back as one.
+func backoff(failures int, window time.Duration) time.Duration {
 	d := time.Second
 	for range min(failures, 10) {
 		d = d * 8 / 5
 	}
-	d = min(d, time.Minute)
+	d = max(min(d, time.Minute), window)
 	return d/10 + rand.N(d*9/10+1) //nolint:gosec // spreading load needs no secret
 }
 
