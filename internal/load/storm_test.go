@@ -27,7 +27,7 @@ func TestFleetComesBackAtTheServersRate(t *testing.T) {
 		if err := cp.Stop(); err != nil {
 			return err
 		}
-		cp.Start()
+		cp.Start() //nolint:contextcheck // the server outlives the scenario
 		return nil
 	}})
 	if err != nil {

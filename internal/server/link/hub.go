@@ -106,6 +106,7 @@ type Hub struct {
 	detached sync.WaitGroup
 	crew     crew
 	dropped  atomic.Int64 // streams whose reader was too slow
+	settled  settling     // owned by Run
 
 	mu       sync.Mutex
 	sessions map[string]*session // by agent
@@ -175,7 +176,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		h.checkLinks()
+		h.settled.look(h.checkLinks())
 		h.lookForTasks(ctx)
 		h.lookForCommands(ctx)
 	}
@@ -193,8 +194,8 @@ func (h *Hub) lookForTasks(ctx context.Context) {
 }
 
 // checkLinks ends the links of agents that take nothing any more, or that are
-// gone without a word.
-func (h *Hub) checkLinks() {
+// gone without a word. It returns how many there are.
+func (h *Hub) checkLinks() (links int) {
 	now := h.now()
 	var ping []pinger
 	h.mu.Lock()
@@ -214,10 +215,12 @@ func (h *Hub) checkLinks() {
 			ping = append(ping, p)
 		}
 	}
+	links = len(h.sessions)
 	h.mu.Unlock()
 	for _, p := range ping {
 		go p.Ping()
 	}
+	return links
 }
 
 func (h *Hub) closeAll() {
