@@ -27,6 +27,10 @@ type EventFilter struct {
 	// happens from then on is told. What happened while it did not stand is
 	// not told; the lists have it.
 	Connected func()
+	// Lost, when set, is called when the stream stands no more, and each time
+	// that it could not be made again, before another try. The error is nil
+	// when the server ended the stream.
+	Lost func(err error)
 }
 
 const eventsPath = "/api/v1/events"
@@ -66,6 +70,9 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[api.Event,
 			if failures++; err != nil && (!passing(err) || failures == followAttempts) {
 				yield(api.Event{}, err)
 				return
+			}
+			if f.Lost != nil {
+				f.Lost(err)
 			}
 			if err := pause(ctx, backoff(failures, followWait)); err != nil {
 				yield(api.Event{}, err)

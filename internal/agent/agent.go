@@ -74,6 +74,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.Log.InfoContext(ctx, "agent starts", "agent", id.AgentID, "name", cfg.Name, "server", id.ServerURL, "version", obs.BuildVersion(), "capabilities", a.capabilities.names())
+	if why := a.drained(); why != "" {
+		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
+	}
 
 	run.agentID = id.AgentID
 	if err := run.recover(ctx); err != nil {

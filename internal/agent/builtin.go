@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/atomicfile"
@@ -16,6 +19,9 @@ import (
 // drainedFile is there while the agent was told to take no new tasks; it
 // outlives a restart.
 const drainedFile = "drained"
+
+// drainedWords are the reason when none was given.
+const drainedWords = "drained by a command"
 
 // builtins are the commands that the agent can do itself. The others of the
 // built-in types are for an executable.
@@ -29,8 +35,8 @@ func (a *Agent) builtins(run *runner, changed func()) map[string]command.Builtin
 			return map[string]any{"accepting": false, "running": run.busyWith()}, nil
 		},
 		"resume": func(context.Context, json.RawMessage) (any, error) {
-			if err := os.Remove(filepath.Join(a.Config.Data, drainedFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, fmt.Errorf("take new tasks again: %w", err)
+			if err := a.resume(); err != nil {
+				return nil, err
 			}
 			changed()
 			return map[string]any{"accepting": true, "running": run.busyWith()}, nil
@@ -49,13 +55,30 @@ func (a *Agent) drain(payload json.RawMessage) error {
 			return fmt.Errorf("the payload of drain is an object with an optional reason: %w", err)
 		}
 	}
+	// It is shown on one line, wherever agents are listed.
+	p.Reason = strings.Join(strings.FieldsFunc(p.Reason, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 	if p.Reason == "" {
-		p.Reason = "drained by a command"
+		p.Reason = drainedWords
 	}
 	if len(p.Reason) > 200 {
-		return errors.New("the reason is longer than 200 bytes")
+		return fmt.Errorf("the reason of %d bytes is longer than the 200 that are taken", len(p.Reason))
 	}
 	return atomicfile.Write(filepath.Join(a.Config.Data, drainedFile), []byte(p.Reason), 0o600)
+}
+
+// resume keeps, durably, that new tasks are wanted again.
+func (a *Agent) resume() error {
+	err := os.Remove(filepath.Join(a.Config.Data, drainedFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(a.Config.Data)
+	}
+	if err != nil {
+		return fmt.Errorf("take new tasks again: %w", err)
+	}
+	return nil
 }
 
 // drained returns why the agent was told to take no new tasks; empty when it
@@ -66,7 +89,7 @@ func (a *Agent) drained() string {
 	case errors.Is(err, os.ErrNotExist):
 		return ""
 	case err != nil || len(reason) == 0:
-		return "drained by a command"
+		return drainedWords
 	}
 	return string(reason)
 }
@@ -85,9 +108,22 @@ func (a *Agent) collectLogs(payload json.RawMessage) (any, error) {
 		return nil, fmt.Errorf("%d lines are out of range: ask for 1 to 10000", p.Lines)
 	}
 	lines, lost := a.tail.Lines(p.Lines)
+	fit := lastThatFit(lines, command.MaxResult-1<<10)
 	return struct {
 		Lines []string  `json:"lines"`
-		Lost  int64     `json:"lost" doc:"How many lines before these are kept no more."`
+		Lost  int64     `json:"lost" doc:"How many lines before these are kept no more, or did not fit into the answer."`
 		At    time.Time `json:"at"`
-	}{lines, lost, time.Now().UTC()}, nil
+	}{fit, lost + int64(len(lines)-len(fit)), time.Now().UTC()}, nil
+}
+
+// lastThatFit returns the last lines that, as JSON, are no longer than most
+// bytes together. What JSON escapes may become six times as long.
+func lastThatFit(lines []string, most int) []string {
+	for i, line := range slices.Backward(lines) {
+		encoded, err := json.Marshal(line)
+		if most -= len(encoded) + len(","); err != nil || most < 0 {
+			return lines[i+1:]
+		}
+	}
+	return lines
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -133,9 +134,12 @@ func (c *connector) Run(ctx context.Context) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.agent.Config.DrainTimeout)
 	defer cancel()
+	var commands sync.WaitGroup
+	commands.Go(func() { c.commands.Drain(grace) })
 	if err := c.run.drain(grace); err != nil {
 		c.log.WarnContext(grace, "stopping", "reason", err)
 	}
+	commands.Wait()
 	return nil
 }
 
@@ -162,6 +166,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor
 	conn, err := carrier.Dial(ctx, &stellav1.Hello{
 		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
 		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: c.run.held(), SentAt: timestamppb.Now(), Commands: true, //nolint:gosec // at most 1000
+		NotAccepting: c.agent.drained(),
 	})
 	if err != nil {
 		return false, err
@@ -238,6 +243,15 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 				return errors.Join(err, afterSend(received))
 			}
 		case <-c.commands.Dirty():
+			// Who reads that the agent is drained may rely on it: the server
+			// must have heard so before.
+			select {
+			case <-c.beat:
+				if err := conn.Send(c.heartbeat(ctx)); err != nil {
+					return errors.Join(err, afterSend(received))
+				}
+			default:
+			}
 			if err := c.commands.Flush(conn.Send); err != nil {
 				return errors.Join(err, afterSend(received))
 			}
@@ -297,8 +311,7 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 			if err := json.Unmarshal(f.Command.GetCommandJson(), &k); err != nil {
 				return fmt.Errorf("decode a command: %w", err)
 			}
-			// It outlives the link that it came over.
-			c.commands.Take(context.WithoutCancel(ctx), &k)
+			c.commands.Take(&k) //nolint:contextcheck // it outlives the link that it came over
 		case *stellav1.ConnectResponse_CommandReceipt:
 			c.commands.Known(ctx, f.CommandReceipt)
 		case *stellav1.ConnectResponse_HeartbeatAck:

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/link"
@@ -130,6 +132,40 @@ func TestConnectorNeverGivesUp(t *testing.T) {
 		}
 		if n := strings.Count(said, "unhealthy"); n != 1 || !strings.Contains(said, fmt.Sprintf("attempts=%d", 10)) {
 			t.Errorf("it called itself unhealthy %d times", n)
+		}
+	})
+}
+
+// When the agent stops, commands have as long as tasks to end, and no longer.
+func TestConnectorEndsCommands(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		var took time.Duration
+		commands := command.NewRunner("", map[string]command.Builtin{
+			"hang": func(ctx context.Context, _ json.RawMessage) (any, error) {
+				began := time.Now()
+				<-ctx.Done()
+				took = time.Since(began)
+				return nil, context.Cause(ctx)
+			},
+		}, log)
+		cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxConcurrentTasks: 1, DrainTimeout: 5 * time.Second}
+		a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
+		var dialled []string
+		c := &connector{
+			agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
+			carriers: []link.Carrier{&way{"best", &dialled, &sync.Mutex{}, true}},
+		}
+		now := time.Now()
+		commands.Take(&api.AgentCommand{ID: "c1", Type: "hang", CreatedAt: now, ExpiresAt: now.Add(time.Hour)})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took != time.Minute+cfg.DrainTimeout {
+			t.Errorf("the command was ended after %s", took)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 func (a *app) agentCommand() *cobra.Command {
 	return noun("agent", "Agents: bootstrap, look at and end them",
 		a.agentBootstrapCommand(), a.agentListCommand(), a.agentShowCommand(), a.agentStatusCommand(),
+		a.agentCommandShortcut("drain", "Let an agent take no new tasks, until it is resumed", drainHelp, true),
+		a.agentCommandShortcut("resume", "Let a drained agent take new tasks again", "", false),
 		a.agentLifecycleCommand("activate", "Let a deactivated agent work again", "is active", false, (*client.Client).ActivateAgent),
 		a.agentLifecycleCommand("deactivate", "Give an agent no work, and keep its identity", "is inactive and gets no work", false, (*client.Client).DeactivateAgent),
 		a.agentLifecycleCommand("revoke", "End an agent's identity for ever, and keep its record", "is revoked", true, (*client.Client).RevokeAgent),
@@ -176,7 +179,8 @@ func (a *app) showAgent(g *api.Agent) {
 		[2]string{"Environment", g.Environment},
 		[2]string{"Group", g.Group},
 		[2]string{"Labels", pairs(g.Labels)},
-		[2]string{"Capabilities", strings.Join(g.Capabilities, ", ")},
+		[2]string{"Capabilities", strings.Join(slices.DeleteFunc(slices.Clone(g.Capabilities), isCommand), ", ")},
+		[2]string{"Commands", strings.Join(commandsOf(g), ", ")},
 		[2]string{"Routes", strings.Join(g.Routes, ", ")},
 		[2]string{"Load", load(g.ResourceUsage)},
 		[2]string{"Certificate", certificate},

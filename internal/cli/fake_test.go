@@ -89,6 +89,10 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if handle, ok := body.(http.HandlerFunc); ok {
+		handle(w, r)
+		return
+	}
 	if !ok {
 		body = &api.Problem{Title: "Not Found", Status: 404, Code: "not_found", Detail: "there is no " + request}
 	}
@@ -117,6 +121,8 @@ type terminal struct {
 	stdin string
 	tty   bool
 	home  string
+	// watch, when set, sees what goes to stdout while it does.
+	watch io.Writer
 
 	stdout, stderr string
 }
@@ -135,6 +141,9 @@ func newTerminal(t *testing.T, f *fakeAPI) *terminal {
 func (term *terminal) run(ctx context.Context, args ...string) int {
 	var stdout, stderr bytes.Buffer
 	streams := &out.IO{In: strings.NewReader(term.stdin), Out: &stdout, Err: &stderr, InTTY: term.tty}
+	if term.watch != nil {
+		streams.Out = io.MultiWriter(&stdout, term.watch)
+	}
 	a := newApp("1.2.3", streams, func(name string) string { return term.env[name] })
 	a.now = func() time.Time { return at }
 	a.dataDirs = []string{filepath.Join(term.home, "stella-data")}

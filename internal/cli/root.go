@@ -32,7 +32,8 @@ Which server, and as whom: --server, --token-file and --ca, or the environment
 
 Exit codes:
   0    it worked
-  1    the operation failed, as when a deployment does
+  1    the operation failed, as when a deployment does, or an agent does not
+       acknowledge a command that was waited for
   2    wrong use: a flag, an argument or a value is not right
   3    there is no such thing
   4    not allowed: no token, or one of a role that may not
@@ -109,8 +110,8 @@ func (a *app) root() *cobra.Command {
 	}
 	group("work", "Deploy and look:",
 		a.deployCommand(), a.rollbackCommand(), a.execCommand(), a.inspectCommand(), a.healthCommand(),
-		a.stickerCommand(), a.taskCommand())
-	group("fleet", "Agents and targets:", a.agentCommand(), a.targetCommand(), a.tokenCommand(), a.auditCommand())
+		a.stickerCommand(), a.taskCommand(), a.eventsCommand())
+	group("fleet", "Agents and targets:", a.agentCommand(), a.commandCommand(), a.targetCommand(), a.tokenCommand(), a.auditCommand())
 	group("self", "This machine:",
 		a.loginCommand(), a.contextCommand(), a.whoamiCommand(), a.versionCommand())
 	for _, c := range demo.Commands(a.io, saver{a}) {

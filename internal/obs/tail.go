@@ -3,7 +3,9 @@ package obs
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 )
 
@@ -16,9 +18,13 @@ type Tail struct {
 	lost  int64
 }
 
-// maxTail bounds what is kept: encoded as JSON, it must fit into a command's
-// answer.
-const maxTail = 96 << 10
+const (
+	// maxTail bounds what is kept, in bytes.
+	maxTail = 96 << 10
+	// maxTailLine is where a line is cut, so that one does not take the place
+	// of all others.
+	maxTailLine = 8 << 10
+)
 
 // Keep returns a logger that logs as log does, and keeps the end of it, at
 // level info and above.
@@ -41,6 +47,9 @@ func (w lineWriter) Write(p []byte) (int, error) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	line := string(bytes.TrimRight(p, "\n"))
+	if over := len(line) - maxTailLine; over > 0 {
+		line = fmt.Sprintf("%s… (%d bytes of this line are left out)", strings.ToValidUTF8(line[:maxTailLine], ""), over)
+	}
 	w.t.lines = append(w.t.lines, line)
 	w.t.bytes += len(line)
 	drop := 0

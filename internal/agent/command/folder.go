@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/executor/hook"
@@ -19,8 +21,13 @@ import (
 
 var typePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 
-// Types returns the types of commands for which there is an executable, in
-// their order.
+// maxTypes bounds how many types an agent declares: the server takes 256
+// capabilities of it, and targets need some.
+const maxTypes = 128
+
+// Types returns the types of commands for which there is an executable that
+// can be run, in their order. Those that the agent can do itself are none of
+// them: it would never run their executables.
 func (r *Runner) Types() []string {
 	entries, err := os.ReadDir(r.folder)
 	if err != nil {
@@ -28,17 +35,30 @@ func (r *Runner) Types() []string {
 	}
 	var types []string
 	for _, e := range entries {
-		name := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
-		if !typePattern.MatchString(name) {
-			continue
+		kind := e.Name()
+		if ending := strings.ToLower(filepath.Ext(kind)); slices.Contains(endings, ending) {
+			kind = kind[:len(kind)-len(ending)]
 		}
-		if path, err := r.find(name); err == nil && filepath.Base(path) == e.Name() {
-			types = append(types, name)
+		if path, err := r.find(kind); err == nil && filepath.Base(path) == e.Name() && r.builtins[kind] == nil {
+			types = append(types, kind)
 		}
 	}
 	slices.Sort(types)
-	return slices.Compact(types)
+	types = slices.Compact(types)
+	if len(types) > maxTypes {
+		r.log.Warn("there are more executables for commands than an agent can offer; the last are left out", "folder", r.folder, "most", maxTypes)
+		types = types[:maxTypes]
+	}
+	return types
 }
+
+// endings are what an executable's name may have behind its type.
+var endings = func() []string {
+	if runtime.GOOS == "windows" {
+		return []string{".exe", ".cmd", ".bat"}
+	}
+	return []string{""}
+}()
 
 // errNone is that there is no executable for a type.
 var errNone = errors.New("no such executable")
@@ -48,10 +68,6 @@ var errNone = errors.New("no such executable")
 func (r *Runner) find(kind string) (string, error) {
 	if !typePattern.MatchString(kind) {
 		return "", errNone
-	}
-	endings := []string{""}
-	if runtime.GOOS == "windows" {
-		endings = []string{".exe", ".cmd", ".bat"}
 	}
 	for _, ending := range endings {
 		path := filepath.Join(r.folder, kind+ending)
@@ -82,6 +98,13 @@ func usable(path string, info os.FileInfo) error {
 	return nil
 }
 
+// An executable that is being written, or was a moment ago, is tried again for
+// so long.
+const (
+	writtenTries = 40
+	writtenWait  = 50 * time.Millisecond
+)
+
 // runExecutable runs a type's executable: the command as JSON on its standard
 // input, the answer as JSON on its standard output, and its standard error in
 // the agent's log. Another exit code than 0 means that the command failed.
@@ -96,15 +119,31 @@ func (r *Runner) runExecutable(ctx context.Context, c *api.AgentCommand) (json.R
 	if err != nil {
 		return nil, fmt.Errorf("encode the command: %w", err)
 	}
-	out := &limited{}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out := &limited{full: cancel}
 	errs := &lastLine{}
-	res, err := hook.Run(ctx, hook.Command{
-		Argv: []string{path}, Dir: r.folder, Stdin: bytes.NewReader(append(input, '\n')), Stdout: out,
-		Env: hook.Environ(map[string]string{"STELLA_COMMAND_ID": c.ID, "STELLA_COMMAND_TYPE": c.Type}),
-	}, logTo{ctx, r.log, c, errs})
+	run := func() (hook.Result, error) {
+		return hook.Run(ctx, hook.Command{
+			Argv: []string{path}, Dir: r.folder, Stdin: bytes.NewReader(append(input, '\n')), Stdout: out,
+			Env: hook.Environ(map[string]string{"STELLA_COMMAND_ID": c.ID, "STELLA_COMMAND_TYPE": c.Type}),
+		}, logTo{ctx, r.log, c, errs})
+	}
+	res, err := run()
+	for tries := 0; errors.Is(err, syscall.ETXTBSY) && tries < writtenTries; tries++ {
+		select {
+		case <-ctx.Done():
+		case <-time.After(writtenWait):
+		}
+		res, err = run()
+	}
 	switch {
 	case out.over:
-		return nil, fmt.Errorf("%s answered with more than the %d bytes that are taken", filepath.Base(path), maxResult)
+		return nil, fmt.Errorf("%s answered with more than the %d bytes that are taken", filepath.Base(path), MaxResult)
+	case errors.Is(err, syscall.ENOEXEC):
+		return nil, fmt.Errorf("%s is no program for this machine; a script begins with a line as in #!/bin/sh", path)
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%s cannot be started: the program that its first line names is not there", path)
 	case err != nil:
 		return nil, err
 	case res.ExitCode != 0:
@@ -131,17 +170,22 @@ func clip(b []byte) string {
 	return s
 }
 
-// limited keeps an answer that is not too long.
+// limited keeps an answer that is not too long; a longer one ends the
+// executable with all that it started.
 type limited struct {
 	buf  bytes.Buffer
 	over bool
+	full context.CancelCauseFunc
 }
+
+var errTooLong = errors.New("the answer is too long")
 
 // Write implements io.Writer.
 func (l *limited) Write(p []byte) (int, error) {
-	if l.buf.Len()+len(p) > maxResult {
+	if l.buf.Len()+len(p) > MaxResult {
 		l.over = true
-		return 0, errors.New("the answer is too long")
+		l.full(errTooLong)
+		return 0, errTooLong
 	}
 	return l.buf.Write(p)
 }

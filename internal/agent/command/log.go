@@ -20,8 +20,10 @@ type logTo struct {
 
 // Line implements deploy.Log.
 func (l logTo) Line(stream, text string) {
-	if stream == "stderr" || stream == "system" {
+	if stream == "stderr" {
 		l.end.set(text)
+	}
+	if stream == "stderr" || stream == "system" {
 		l.log.InfoContext(l.ctx, "a command says", "command", l.of.ID, "type", l.of.Type, "text", text)
 	}
 }

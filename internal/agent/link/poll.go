@@ -48,7 +48,7 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &pollConn{
 		poll: p, ctx: ctx, cancel: cancel, down: make(chan *stellav1.ConnectResponse, 256),
-		beat: api.HeartbeatRequest{Capabilities: hello.GetCapabilities(), MaxTasks: int(hello.GetMaxConcurrentTasks())},
+		beat: api.HeartbeatRequest{Capabilities: hello.GetCapabilities(), MaxTasks: int(hello.GetMaxConcurrentTasks()), NotAccepting: hello.GetNotAccepting()},
 	}
 	c.setRunning(hello.GetHeld())
 	res, err := c.heartbeat()
@@ -306,11 +306,15 @@ func (c *pollConn) task(ref *stellav1.TaskRef, verb string, req, res any) error 
 func (p *Poll) post(ctx context.Context, to *url.URL, token string, req, res any) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	data, err := json.Marshal(req)
-	if err != nil {
+	// As it is: an escape for HTML is six times as long, and could make an
+	// answer to a command longer than one may be.
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(req); err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(data))
+	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), &data)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (s *session) helloAgain(hello *stellav1.Hello) error {
 		s.mu.Unlock()
 		return nil // its first one said it all
 	}
-	s.maxTasks, s.commands = int(hello.GetMaxConcurrentTasks()), hello.GetCommands()
+	s.maxTasks, s.commands, s.notAccepting = int(hello.GetMaxConcurrentTasks()), hello.GetCommands(), hello.GetNotAccepting()
 	s.mu.Unlock()
 	a, _, _ := s.current()
 	if c := hello.GetCapabilities(); len(c) > 0 {

@@ -102,7 +102,7 @@ func taskResult(m *api.StreamMessage) []byte {
 func (c *jsonConn) hello(m *api.StreamMessage) *stellav1.ConnectRequest {
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: &stellav1.Hello{
 		ProtocolVersion: api.ProtocolVersion, Capabilities: m.Capabilities, MaxConcurrentTasks: int32(min(max(m.MaxTasks, 0), 1000)), //nolint:gosec // at most 1000
-		Held: c.running(m), Commands: m.Commands, Partial: true,
+		Held: c.running(m), Commands: m.Commands, Partial: true, NotAccepting: m.NotAccepting,
 	}}}
 }
 

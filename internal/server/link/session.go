@@ -93,6 +93,7 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 	s := &session{
 		hub: h, conn: conn, id: newID(), tenant: agent.TenantID, agentID: agent.ID, window: h.ReconnectWindow().Milliseconds(),
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
+		notAccepting: hello.GetNotAccepting(),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.setAgent(agent, hello.GetCapabilities())
@@ -108,7 +109,7 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 		HeartbeatIntervalMs: h.opts.HeartbeatInterval.Milliseconds(), ServerTime: timestamppb.New(h.now()),
 		Server: h.opts.ServerName, ReconnectWindowMs: s.window,
 	}}})
-	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, Transport: conn.Transport(), Capabilities: hello.GetCapabilities()})
+	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(), Transport: conn.Transport(), Capabilities: hello.GetCapabilities()})
 	if err := s.resume(hello.GetHeld()); err != nil {
 		s.close(err)
 	}
