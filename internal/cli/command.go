@@ -22,29 +22,27 @@ func (a *app) commandCommand() *cobra.Command {
 
 func (a *app) commandListCommand() *cobra.Command {
 	var f client.CommandFilter
-	limit := 20
+	var l listFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List commands, the newest first",
-		Args:  args(cobra.NoArgs),
+		Example: `  stella command list --filter 'done=false and createdAt > -1h'
+  stella command list --filter 'failed > 0 or expired > 0' --sort -createdAt`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.Limit = pageSize(limit)
+			f.Filter, f.Sort, f.Limit = l.filter, l.sort, pageSize(l.limit)
 			c, err := a.connect()
 			if err != nil {
 				return err
 			}
-			list := api.CommandList{Items: []api.Command{}}
-			for k, err := range c.Commands(cmd.Context(), f) {
-				if err != nil {
-					return err
-				}
-				if list.Items = append(list.Items, k); len(list.Items) == limit {
-					break
-				}
+			commands, err := take(c.Commands(cmd.Context(), f), l.limit)
+			if err != nil {
+				return err
 			}
+			list := api.CommandList{Items: commands}
 			return a.io.Write(a.format, list, func() {
 				empty := "No command was sent yet: `stella command send` sends one."
-				if f.Type != "" {
+				if cmd.Flags().NFlag() > 0 {
 					empty = "There are no such commands."
 				}
 				a.showCommands(list.Items, empty)
@@ -52,7 +50,7 @@ func (a *app) commandListCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&f.Type, "type", "", "only those of this type, as in drain")
-	cmd.Flags().IntVar(&limit, "limit", limit, "how many at the most; 0 for all")
+	l.add(cmd.Flags(), 20)
 	complete(cmd, "type", a.completeCommandTypes)
 	return cmd
 }

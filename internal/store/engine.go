@@ -193,8 +193,14 @@ var (
 func clean(args []any) []any {
 	for i, a := range args {
 		if s, ok := a.(string); ok {
-			args[i] = strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
+			args[i] = cleanText(s)
 		}
 	}
 	return args
+}
+
+// cleanText is clean for a text that becomes part of a batch: what one agent
+// says must not be able to fail the others'.
+func cleanText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 }

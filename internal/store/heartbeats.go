@@ -73,7 +73,7 @@ func encodeBeats(beats []fleet.Heartbeat) (column.Raw, error) {
 		k := key{h.TenantID, h.AgentID}
 		b := beat{
 			Tenant: h.TenantID, ID: h.AgentID, At: h.At.UnixMicro(),
-			Status: h.Status, NotAccepting: h.NotAccepting, Transport: h.Transport, Usage: h.ResourceUsage,
+			Status: cleanText(h.Status), NotAccepting: cleanText(h.NotAccepting), Transport: h.Transport, Usage: h.ResourceUsage,
 		}
 		if h.Capabilities != nil {
 			b.Capabilities = &h.Capabilities

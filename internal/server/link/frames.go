@@ -108,6 +108,9 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 	if err := fleet.ValidateCapabilities("heartbeat.capabilities", b.GetCapabilities()); err != nil {
 		return err
 	}
+	if len(b.GetStatus()) > 50 || len(b.GetNotAccepting()) > 255 {
+		return fault.New(fault.Invalid, "heartbeat_malformed", "a heartbeat's status has at most 50 bytes, and why it takes no tasks at most 255")
+	}
 	var caps []string
 	if len(b.GetCapabilities()) > 0 {
 		caps = b.GetCapabilities()

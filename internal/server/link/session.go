@@ -95,6 +95,9 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
 		notAccepting: hello.GetNotAccepting(),
 	}
+	// Nothing is claimed before it is known what the agent holds: it would go
+	// out twice.
+	s.dispatching = true
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.setAgent(agent, hello.GetCapabilities())
 	if err := h.add(s); err != nil {
@@ -113,6 +116,9 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 	if err := s.resume(hello.GetHeld()); err != nil {
 		s.close(err)
 	}
+	s.mu.Lock()
+	s.dispatching = false
+	s.mu.Unlock()
 	s.wakeUp()
 	return s, nil
 }

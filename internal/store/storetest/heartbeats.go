@@ -43,11 +43,16 @@ func testHeartbeats(t *testing.T, b *bench) {
 	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting, a.Transport = b.now.Add(2*time.Second), "online", "", ""
 	check("what a heartbeat does not tell stays")
 
+	// What one agent says must not fail what others say.
+	record(fleet.Heartbeat{TenantID: tenant, AgentID: a.ID, At: b.now.Add(2500 * time.Millisecond), Status: "on\x00line", NotAccepting: "no\xfftasks"})
+	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting = b.now.Add(2500*time.Millisecond), "on\ufffdline", "no\ufffdtasks"
+	check("what no database takes")
+
 	record(fleet.Heartbeat{TenantID: tenant, AgentID: a.ID, At: b.now, Status: "old"})
 	check("after an old heartbeat")
 
 	record(fleet.Heartbeat{TenantID: tenant, AgentID: a.ID, At: b.now.Add(3 * time.Second), Status: "online", Capabilities: []string{}})
-	a.LastHeartbeat, a.Capabilities = b.now.Add(3*time.Second), nil
+	a.LastHeartbeat, a.ReportedStatus, a.NotAccepting, a.Capabilities = b.now.Add(3*time.Second), "online", "", nil
 	check("after all capabilities went")
 
 	// Nobody, another tenant's, a revoked one: passed over. Of two beats of
