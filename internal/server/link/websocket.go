@@ -29,7 +29,7 @@ import (
 //
 // The connection leaves net/http with everything that it holds for a request:
 // an idle agent costs a goroutine, its TLS state, and little more.
-func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, error)) http.Handler {
+func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	upgrader := ws.HTTPUpgrader{Timeout: sendTimeout, Protocol: func(p string) bool { return p == api.SubprotocolProto }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		agent, err := identify(r)
@@ -37,7 +37,7 @@ func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, erro
 			err = upgradable(w, r)
 		}
 		if err != nil {
-			refuse(w, err)
+			refuse(w, r, err)
 			return
 		}
 		conn, rw, shake, err := upgrader.Upgrade(r, w)

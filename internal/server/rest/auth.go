@@ -114,7 +114,7 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 }
 
 func (s *Server) refuse(ctx huma.Context, err error) {
-	if k := fault.KindOf(err); k == fault.Internal || k == fault.Unavailable {
+	if k := fault.KindOf(err); (k == fault.Internal || k == fault.Unavailable) && ctx.Context().Err() == nil {
 		s.log.ErrorContext(ctx.Context(), "request was not authorised", "operation", ctx.Operation().OperationID, "error", err)
 	}
 	p := problemOf(err)
@@ -211,9 +211,9 @@ func notYourIdentity(a *fleet.Agent, id string) error {
 }
 
 // Refuse answers a request outside the API's operations that is not let in.
-func (s *Server) Refuse(w http.ResponseWriter, err error) {
-	if k := fault.KindOf(err); k == fault.Internal || k == fault.Unavailable {
-		s.log.Error("request was not authorised", "error", err)
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if k := fault.KindOf(err); (k == fault.Internal || k == fault.Unavailable) && r.Context().Err() == nil {
+		s.log.ErrorContext(r.Context(), "request was not authorised", "path", r.URL.Path, "error", err)
 	}
 	p := problemOf(err)
 	if p.Status == http.StatusForbidden {
