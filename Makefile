@@ -59,6 +59,7 @@ bench: build ## Measure, and print the figures
 lint: $(GOLANGCI) shellcheck ## Check formatting, mistakes, architecture, scripts and generated files
 	$(GOLANGCI) run
 	go vet ./...
+	cd internal/testkit/thirdparty && $(GOLANGCI) run && go vet ./...
 	$(MAKE) --no-print-directory generate-check
 
 # Not everybody has shellcheck at hand; where peers are required, so is it.

@@ -34,6 +34,9 @@ type Agent struct {
 	// OnJournal, when set, is called around each write of a task's record;
 	// crash tests kill the process there.
 	OnJournal func(point string, rec *deploy.Record)
+	// Pace is how patient the agent is with what is between it and its server;
+	// tests have less time than the zero value stands for.
+	Pace Pace
 
 	capabilities *capabilities
 	tail         obs.Tail // of Log, for collect-logs

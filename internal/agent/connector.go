@@ -38,11 +38,11 @@ type connector struct {
 }
 
 func newConnector(a *Agent, id *identity, run *runner, commands *command.Runner) (*connector, error) {
-	client, err := a.client(10*time.Second, true)
+	client, err := a.client(a.Pace.handshake(), true)
 	if err != nil {
 		return nil, err
 	}
-	upgrading, err := a.client(10*time.Second, false)
+	upgrading, err := a.client(a.Pace.handshake(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -74,26 +74,21 @@ func (c *connector) beatNow() {
 }
 
 // A carrier that fails this often in a row gives way to the next. A lesser
-// carrier is used for a while before the best is tried again, once; the while
-// grows, for what is between here and there may never let the best through.
+// carrier is used for a while before the better ones are tried again, once
+// each; the while grows, for what is between here and there may never let them
+// through.
 const (
 	carrierTries = 3
-	lesserFirst  = 10 * time.Second
 	lesserMost   = 5 * time.Minute
-	// steady is how long a connection must stand for its carrier to count as
-	// one that gets through: some proxies let a stream begin, and then break it.
-	steady = time.Minute
 )
 
 // Run keeps the link until ctx ends, and lets running tasks end then.
 func (c *connector) Run(ctx context.Context) error {
 	current, tries := 0, 0
-	lesserFor := time.Duration(0) // of the best carrier there is no end
+	lesserFor := c.agent.Pace.lesserFirst()
+	good := 0 // what to come back to while better carriers are tried again
 	for ctx.Err() == nil {
 		carrier := c.carriers[current]
-		if current > 0 {
-			lesserFor = min(max(2*lesserFor, lesserFirst), lesserMost)
-		}
 		began := time.Now()
 		connected, err := c.connect(ctx, carrier, lesserFor)
 		if ctx.Err() != nil {
@@ -101,10 +96,19 @@ func (c *connector) Run(ctx context.Context) error {
 		}
 		switch {
 		case errors.Is(err, errTryBest):
-			current, tries, c.failures = 0, carrierTries-1, 0
+			good, current, tries, c.failures = current, 0, 0, 0
+			lesserFor = min(2*lesserFor, lesserMost)
 			continue
-		case connected && (time.Since(began) >= steady || errors.Is(err, link.ErrEnded)):
-			c.failures, tries = 0, 0
+		case connected && (time.Since(began) >= c.agent.Pace.steady() || errors.Is(err, link.ErrEnded)):
+			c.failures, tries, good = 0, 0, 0
+			if current == 0 {
+				lesserFor = c.agent.Pace.lesserFirst()
+			}
+		case current < good:
+			// It did not get through. The one that does must not wait.
+			c.log.InfoContext(ctx, "a better transport still does not get through", "transport", carrier.Name(), "error", explain(err))
+			current++
+			continue
 		case connected:
 			c.failures = 0
 			tries++
@@ -112,11 +116,8 @@ func (c *connector) Run(ctx context.Context) error {
 			c.failures++
 			tries++
 		}
-		if connected && current == 0 && tries == 0 {
-			lesserFor = 0
-		}
 		if tries >= carrierTries {
-			current, tries = (current+1)%len(c.carriers), 0
+			current, tries, good = (current+1)%len(c.carriers), 0, 0
 		}
 		if limit := c.agent.Config.MaxReconnectAttempts; limit > 0 && c.failures == limit {
 			c.log.ErrorContext(ctx, "unhealthy: the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", explain(err))

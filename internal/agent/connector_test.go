@@ -25,6 +25,8 @@ type way struct {
 	log   *[]string
 	mu    *sync.Mutex
 	works bool
+	// breaks, when set, is how long its connections stand.
+	breaks time.Duration
 }
 
 func (w *way) Name() string { return w.name }
@@ -37,6 +39,9 @@ func (w *way) Dial(ctx context.Context, _ *stellav1.Hello) (link.Conn, error) {
 		return nil, errors.New("it does not get through")
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	if w.breaks > 0 {
+		time.AfterFunc(w.breaks, cancel)
+	}
 	c := &pipe{ctx: ctx, cancel: cancel, down: make(chan *stellav1.ConnectResponse, 1)}
 	c.down <- &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{HeartbeatIntervalMs: 30_000}}}
 	return c, nil
@@ -74,7 +79,7 @@ func (l *lines) Write(p []byte) (int, error) {
 
 // dials runs a connector for a while and returns which carriers it dialled, in
 // order, and what it logged.
-func dials(t *testing.T, best, lesser bool, d time.Duration) ([]string, string) {
+func dials(t *testing.T, d time.Duration, ways ...way) ([]string, string) {
 	var dialled []string
 	var mu sync.Mutex
 	var said lines
@@ -83,7 +88,10 @@ func dials(t *testing.T, best, lesser bool, d time.Duration) ([]string, string) 
 	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
 	c := &connector{
 		agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, log), log: log, beat: make(chan struct{}, 1),
-		carriers: []link.Carrier{&way{"best", &dialled, &mu, best}, &way{"lesser", &dialled, &mu, lesser}},
+	}
+	for i := range ways {
+		ways[i].log, ways[i].mu = &dialled, &mu
+		c.carriers = append(c.carriers, &ways[i])
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
@@ -99,7 +107,7 @@ func dials(t *testing.T, best, lesser bool, d time.Duration) ([]string, string) 
 func TestConnectorStaysWithTheBest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		got, _ := dials(t, true, true, time.Hour)
+		got, _ := dials(t, time.Hour, way{name: "best", works: true}, way{name: "lesser", works: true})
 		if !slices.Equal(got, []string{"best"}) {
 			t.Errorf("dialled %v", got)
 		}
@@ -109,7 +117,7 @@ func TestConnectorStaysWithTheBest(t *testing.T) {
 func TestConnectorFallsBackAndLooksForTheBestAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		got, _ := dials(t, false, true, 10*time.Minute)
+		got, _ := dials(t, 10*time.Minute, way{name: "best"}, way{name: "lesser", works: true})
 		want := []string{"best", "best", "best", "lesser", "best", "lesser", "best", "lesser"}
 		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
 			t.Fatalf("dialled %v", got)
@@ -123,7 +131,7 @@ func TestConnectorFallsBackAndLooksForTheBestAgain(t *testing.T) {
 func TestConnectorNeverGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		got, said := dials(t, false, false, time.Hour)
+		got, said := dials(t, time.Hour, way{name: "best"}, way{name: "lesser"})
 		if n := len(got); n < 60 || n > 400 {
 			t.Errorf("%d attempts in an hour", n)
 		}
@@ -155,7 +163,7 @@ func TestConnectorEndsCommands(t *testing.T) {
 		var dialled []string
 		c := &connector{
 			agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
-			carriers: []link.Carrier{&way{"best", &dialled, &sync.Mutex{}, true}},
+			carriers: []link.Carrier{&way{name: "best", log: &dialled, mu: &sync.Mutex{}, works: true}},
 		}
 		now := time.Now()
 		commands.Take(&api.AgentCommand{ID: "c1", Type: "hang", CreatedAt: now, ExpiresAt: now.Add(time.Hour)})
@@ -166,6 +174,62 @@ func TestConnectorEndsCommands(t *testing.T) {
 		}
 		if took != time.Minute+cfg.DrainTimeout {
 			t.Errorf("the command was ended after %s", took)
+		}
+	})
+}
+
+// What lets streams begin and then breaks them is found out, and trying them
+// again costs each one try and no waiting.
+func TestConnectorAmongStreamsThatBreak(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const breaks = 300 * time.Millisecond
+		got, said := dials(t, 30*time.Minute, way{name: "best", works: true, breaks: breaks}, way{name: "middle", works: true, breaks: breaks}, way{name: "least", works: true})
+		want := []string{
+			"best", "best", "best", "middle", "middle", "middle", "least", "best", "middle", "least", "best", "middle", "least",
+		}
+		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+			t.Fatalf("dialled %v", got)
+		}
+		if len(got) > 50 {
+			t.Errorf("the better carriers were tried too often in half an hour: %v", got)
+		}
+		if n := strings.Count(said, "the link is down"); n != 2*carrierTries {
+			t.Errorf("it waited %d times, want %d", n, 2*carrierTries)
+		}
+	})
+}
+
+// After the server was away, whichever carrier is the first to get through, the
+// best is tried again soon.
+func TestConnectorFindsTheBestAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ways := []way{{name: "best"}, {name: "lesser"}}
+		time.AfterFunc(time.Hour, func() {
+			ways[1].mu.Lock()
+			defer ways[1].mu.Unlock()
+			ways[0].works, ways[1].works = true, true
+		})
+		got, said := dials(t, 2*time.Hour, ways...)
+		if got[len(got)-1] != "best" {
+			t.Errorf("it stays with %v", got[len(got)-1])
+		}
+		var lesserAt, bestAt time.Time
+		for line := range strings.Lines(said) {
+			at, err := time.Parse("time="+time.RFC3339Nano, strings.Fields(line)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case strings.Contains(line, "msg=connected") && strings.Contains(line, "transport=lesser"):
+				lesserAt = at
+			case strings.Contains(line, "msg=connected") && strings.Contains(line, "transport=best"):
+				bestAt = at
+			}
+		}
+		if bestAt.IsZero() || !lesserAt.IsZero() && bestAt.Sub(lesserAt) > time.Minute {
+			t.Errorf("the lesser one stands at %s, and the best at %s", lesserAt, bestAt)
 		}
 	})
 }

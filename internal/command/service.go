@@ -134,7 +134,7 @@ func (s *Service) prepare(tenant, by string, to Recipient, req api.CommandReques
 	default:
 		return nil, fault.New(fault.Invalid, "invalid", "%q is no scope of a command: use agent, group or all", clip(string(to.Scope)))
 	}
-	now := s.now()
+	now := s.now().Truncate(time.Microsecond) // as it will be read
 	return &Command{
 		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Type: req.Type, Payload: payload, To: to,
 		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(expiry),

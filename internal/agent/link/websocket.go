@@ -55,7 +55,7 @@ func (w *WebSocket) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, erro
 	// Once it stands, the connection is no matter of the dial's patience.
 	dialing, dialed := context.WithTimeout(ctx, sendWithin)
 	defer dialed()
-	ws, answer, err := websocket.Dial(dialing, w.url, &websocket.DialOptions{
+	ws, answer, err := websocket.Dial(dialing, w.url, &websocket.DialOptions{ //nolint:bodyclose // it is in memory, or the connection's
 		HTTPClient: w.client, Subprotocols: []string{api.SubprotocolProto},
 		HTTPHeader: http.Header{api.HeaderProtocolVersion: {strconv.Itoa(api.ProtocolVersion)}},
 	})
@@ -69,11 +69,11 @@ func (w *WebSocket) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, erro
 	ws.SetReadLimit(maxFrame)
 	ctx, cancel := context.WithCancel(ctx)
 	c := &wsConn{ws: ws, ctx: ctx, cancel: cancel}
-	if err := c.Send(&stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: hello}}); err != nil {
+	if err := c.Send(&stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: hello}}); err != nil { //nolint:contextcheck // the connection's own
 		c.Close()
 		return nil, fmt.Errorf("open the stream: %w", err)
 	}
-	go c.ping()
+	go c.ping() //nolint:contextcheck // the connection's own
 	return c, nil
 }
 

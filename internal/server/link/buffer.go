@@ -1,6 +1,7 @@
 package link
 
 import (
+	"io"
 	"slices"
 	"sync"
 )
@@ -26,5 +27,22 @@ func (b *buffer) release() {
 	}
 }
 
-// grow adds n bytes, whatever they are.
-func (b *buffer) grow(n int) { b.b = slices.Grow(b.b, n)[:len(b.b)+n] }
+// read adds n bytes of r, and has each arrival heard. There is room only for
+// what has come: who claims much and sends little must not cost much.
+func (b *buffer) read(r io.Reader, n int, heard func()) error {
+	for n > 0 {
+		if len(b.b) == cap(b.b) {
+			b.b = slices.Grow(b.b, min(n, max(len(b.b), 1024)))
+		}
+		got, err := r.Read(b.b[len(b.b):min(len(b.b)+n, cap(b.b))])
+		b.b = b.b[:len(b.b)+got]
+		n -= got
+		if got > 0 {
+			heard()
+		}
+		if err != nil && n > 0 {
+			return err
+		}
+	}
+	return nil
+}

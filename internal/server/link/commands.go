@@ -45,6 +45,7 @@ func pack(c *command.Command) (*parcel, error) {
 
 // commandSent hands a command to those recipients that are connected here.
 func (h *Hub) commandSent(tenant, commandID string) {
+	at := h.now() // by this server's clock, and not by that of who recorded it
 	go func() {
 		ctx, cancel := context.WithTimeout(h.base, 10*time.Second)
 		defer cancel()
@@ -53,11 +54,12 @@ func (h *Hub) commandSent(tenant, commandID string) {
 			h.log.ErrorContext(ctx, "a command was not looked up; it is looked for again", "command", commandID, "error", err)
 			return
 		}
-		h.handOut(ctx, c, agents)
+		h.handOut(ctx, c, at, agents)
 	}()
 }
 
-func (h *Hub) handOut(ctx context.Context, c *command.Command, agents []string) {
+// handOut sends a command that was sent at a time.
+func (h *Hub) handOut(ctx context.Context, c *command.Command, at time.Time, agents []string) {
 	p, err := pack(c)
 	if err != nil {
 		h.log.ErrorContext(ctx, "a command was not sent", "error", err)
@@ -72,7 +74,7 @@ func (h *Hub) handOut(ctx context.Context, c *command.Command, agents []string) 
 		}
 		// What was sent before a stream was opened does not come over it: its
 		// agent asks for that.
-		if stream != nil && stream.tenant == p.tenant && !c.CreatedAt.Before(stream.opened) {
+		if stream != nil && stream.tenant == p.tenant && !at.Before(stream.opened) {
 			h.offer(stream, p)
 		}
 	}
@@ -149,7 +151,7 @@ func (h *Hub) lookForCommands(ctx context.Context) {
 				h.log.ErrorContext(ctx, "a command that waits was not looked up", "command", id, "error", err)
 				continue
 			}
-			h.handOut(ctx, c, agents)
+			h.handOut(ctx, c, c.CreatedAt, agents)
 		}
 	}
 }

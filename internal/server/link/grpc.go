@@ -24,7 +24,7 @@ type Identify func(r *http.Request) (*fleet.Agent, error)
 
 // GRPC returns the path and the handler of the gRPC carrier.
 func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
-	path, inner := stellav1connect.NewLinkServiceHandler(&grpcService{h}, connect.WithReadMaxBytes(maxFrame))
+	path, inner := stellav1connect.NewLinkServiceHandler(&grpcService{h}, connect.WithReadMaxBytes(maxFrame), connect.WithCodec(frameCodec{}))
 	writer := connect.NewErrorWriter()
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		agent, err := identify(r)

@@ -1,7 +1,9 @@
 package link
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -37,12 +39,55 @@ func (c *jsonConn) Recv(take func(*stellav1.ConnectRequest) error) error {
 		return take(c.hello(&api.StreamMessage{}))
 	}
 	return c.readMessage(func(data []byte) error {
-		var m api.StreamMessage
-		if err := json.Unmarshal(data, &m); err != nil {
-			return fault.Wrap(err, fault.Invalid, "frame_malformed", "a message is not the JSON object that is expected here: "+err.Error())
+		m, err := parseMessage(data)
+		if err != nil {
+			return err
 		}
-		return take(c.frame(&m))
+		return take(c.frame(m))
 	})
+}
+
+// parseMessage reads a message whose lists are no longer than those of the REST
+// API: four megabytes of "{}," would become hundreds in memory.
+func parseMessage(data []byte) (*api.StreamMessage, error) {
+	var m struct {
+		api.StreamMessage
+		Entries      list[api.LogEntry] `json:"entries"`
+		RunningTasks list[api.TaskRef]  `json:"runningTasks"`
+		Capabilities list[string]       `json:"capabilities"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "frame_malformed", "a message is not the JSON object that is expected here: "+err.Error())
+	}
+	m.StreamMessage.Entries, m.StreamMessage.RunningTasks, m.StreamMessage.Capabilities = m.Entries, m.RunningTasks, m.Capabilities
+	return &m.StreamMessage, nil
+}
+
+// list is a list of at most maxList items.
+type list[T any] []T
+
+const maxList = 10_000
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *list[T]) UnmarshalJSON(data []byte) error {
+	*l = nil
+	items := json.NewDecoder(bytes.NewReader(data))
+	if first, err := items.Token(); err != nil || first == nil { // null
+		return err
+	} else if first != json.Delim('[') {
+		return errors.New("a list is expected, in brackets")
+	}
+	for items.More() {
+		if len(*l) == maxList {
+			return fmt.Errorf("a list has more than %d items: send them in parts", maxList)
+		}
+		var item T
+		if err := items.Decode(&item); err != nil {
+			return err
+		}
+		*l = append(*l, item)
+	}
+	return nil
 }
 
 // frame makes the frame that a message stands for; an empty one for a message
@@ -101,7 +146,7 @@ func taskResult(m *api.StreamMessage) []byte {
 
 func (c *jsonConn) hello(m *api.StreamMessage) *stellav1.ConnectRequest {
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: &stellav1.Hello{
-		ProtocolVersion: api.ProtocolVersion, Capabilities: m.Capabilities, MaxConcurrentTasks: int32(min(max(m.MaxTasks, 0), 1000)), //nolint:gosec // at most 1000
+		ProtocolVersion: api.ProtocolVersion, Capabilities: m.Capabilities, MaxConcurrentTasks: int32(min(max(m.MaxTasks, 0), 1000)),
 		Held: c.running(m), Commands: m.Commands, Partial: true, NotAccepting: m.NotAccepting,
 	}}}
 }

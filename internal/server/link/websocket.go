@@ -1,7 +1,9 @@
 package link
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -47,19 +49,18 @@ func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, *htt
 			}
 			return
 		}
+		c := newWSConn(conn, h.now, &h.crew)
 		if rw.Reader.Buffered() > 0 {
-			_ = conn.Close() // a client must wait for the answer before it speaks (RFC 6455, 4.1)
+			c.bye(wsFault(ws.StatusProtocolError, "a client must wait for the answer before it speaks (RFC 6455, 4.1)"))
 			return
 		}
-		c := &wsConn{conn: conn, now: h.now, crew: &h.crew, done: make(chan struct{}, 1)}
-		c.heard.Store(h.now().UnixNano())
 		link := Conn(c)
 		if shake.Protocol == "" {
 			c.text = true
 			link = newJSONConn(c)
 		}
-		if !h.detach(func(ctx context.Context) { h.serveWebSocket(ctx, agent, c, link) }) { //nolint:contextcheck // it outlives its request
-			_ = conn.Close() // the server is stopping
+		if !h.detach(func(ctx context.Context) { h.serveWebSocket(ctx, agent, c, link) }) {
+			c.bye(serverStopping())
 		}
 	})
 }
@@ -94,10 +95,20 @@ type wsConn struct {
 	crew  *crew
 	done  chan struct{} // has a value when the crew is done with a message
 
+	// goodbye is the code with which the agent left, if it has; Recv's, until
+	// that has failed.
+	goodbye ws.StatusCode
+
 	write sync.Mutex // one frame at a time
 }
 
 var _ pinger = (*wsConn)(nil)
+
+func newWSConn(conn net.Conn, now func() time.Time, crew *crew) *wsConn {
+	c := &wsConn{conn: conn, now: now, crew: crew, done: make(chan struct{}, 1)}
+	c.hear()
+	return c
+}
 
 // Transport implements Conn.
 func (*wsConn) Transport() string { return "websocket" }
@@ -114,6 +125,8 @@ func (c *wsConn) Cut() {
 	}
 	_ = c.conn.Close()
 }
+
+func (c *wsConn) hear() { c.heard.Store(c.now().UnixNano()) }
 
 // Heard implements pinger.
 func (c *wsConn) Heard() time.Time { return time.Unix(0, c.heard.Load()) }
@@ -150,15 +163,12 @@ func (c *wsConn) writeMessage(op ws.OpCode, data []byte) error {
 	switch {
 	case n < 126:
 		data = data[wsHeaderRoom-2:]
-		head = append(data[:0], 0x80|byte(op), byte(n))
+		head = append(data[:0], 0x80|byte(op), byte(n)) //nolint:gosec // below 126
 	case n < 1<<16:
 		data = data[wsHeaderRoom-4:]
-		head = append(data[:0], 0x80|byte(op), 126, byte(n>>8), byte(n))
+		head = binary.BigEndian.AppendUint16(append(data[:0], 0x80|byte(op), 126), uint16(n))
 	default:
-		head = append(head, 0x80|byte(op), 127)
-		for shift := 56; shift >= 0; shift -= 8 {
-			head = append(head, byte(n>>shift))
-		}
+		head = binary.BigEndian.AppendUint64(append(head, 0x80|byte(op), 127), uint64(n))
 	}
 	_ = head // it is written in place
 	c.write.Lock()
@@ -171,8 +181,8 @@ func (c *wsConn) writeMessage(op ws.OpCode, data []byte) error {
 func (c *wsConn) Recv(take func(*stellav1.ConnectRequest) error) error {
 	return c.readMessage(func(data []byte) error {
 		f := new(stellav1.ConnectRequest)
-		if err := proto.Unmarshal(data, f); err != nil {
-			return fault.Wrap(err, fault.Invalid, "frame_malformed", fmt.Sprintf("a message of %d bytes is no frame of %s", len(data), api.SubprotocolProto))
+		if err := decodeFrame(data, f); err != nil {
+			return fault.Wrap(err, fault.Invalid, "frame_malformed", fmt.Sprintf("a message of %d bytes is no frame of %s: %v", len(data), api.SubprotocolProto, err))
 		}
 		return take(f)
 	})
@@ -192,8 +202,7 @@ func (c *wsConn) readMessage(take func([]byte) error) (err error) {
 	defer buf.release()
 	for {
 		have := len(buf.b)
-		buf.grow(int(head.Length))
-		if _, err := io.ReadFull(c.conn, buf.b[have:]); err != nil {
+		if err := buf.read(c.conn, int(head.Length), c.hear); err != nil {
 			return wsReadError(err)
 		}
 		ws.Cipher(buf.b[have:], head.Mask, 0)
@@ -207,7 +216,6 @@ func (c *wsConn) readMessage(take func([]byte) error) (err error) {
 	if c.text && !utf8.Valid(buf.b) {
 		return wsFault(ws.StatusInvalidFramePayloadData, "a text message is not UTF-8")
 	}
-	c.heard.Store(c.now().UnixNano())
 	c.crew.do(c.done, func() { err = take(buf.b) })
 	return err
 }
@@ -243,7 +251,7 @@ func (c *wsConn) checkHeader(head ws.Header, started bool, have int) error {
 		return nil
 	case started != (head.OpCode == ws.OpContinuation):
 		return wsFault(ws.StatusProtocolError, "the parts of a message are mixed up")
-	case int64(have)+head.Length > maxFrame || head.Length < 0:
+	case head.Length > int64(maxFrame-have): // and not a sum, which may overflow
 		return wsFault(ws.StatusMessageTooBig, "a message of more than %d bytes is not taken", maxFrame)
 	case !started:
 		kind := "binary (subprotocol " + api.SubprotocolProto + ")"
@@ -265,16 +273,36 @@ func (c *wsConn) control(head ws.Header) error {
 		return wsReadError(err)
 	}
 	ws.Cipher(p, head.Mask, 0)
-	c.heard.Store(c.now().UnixNano())
+	c.hear()
 	switch head.OpCode { //nolint:exhaustive // these are the control frames
 	case ws.OpPing:
 		c.write.Lock()
 		defer c.write.Unlock()
 		return ws.WriteFrame(c.conn, ws.NewPongFrame(p))
 	case ws.OpClose:
-		return io.EOF
+		return c.farewell(p)
 	}
 	return nil // a pong: the agent was heard
+}
+
+// farewell takes the body of a close frame: nothing, or a code and a reason.
+func (c *wsConn) farewell(p []byte) error {
+	if len(p) == 0 {
+		c.goodbye = ws.StatusNormalClosure
+		return io.EOF
+	}
+	if len(p) == 1 {
+		return wsFault(ws.StatusProtocolError, "a close frame has half a code")
+	}
+	code, reason := ws.StatusCode(binary.BigEndian.Uint16(p)), p[2:]
+	if code < 1000 || code >= 5000 || code.IsProtocolReserved() {
+		return wsFault(ws.StatusProtocolError, "a close frame has the code %d, which nobody may send", code)
+	}
+	if !utf8.Valid(reason) {
+		return wsFault(ws.StatusInvalidFramePayloadData, "a close frame's reason is not UTF-8")
+	}
+	c.goodbye = code
+	return io.EOF
 }
 
 // bye closes the connection, and says why if there is something to say. What
@@ -282,7 +310,7 @@ func (c *wsConn) control(head ws.Header) error {
 // unread bytes is reset, and the reason is lost with it.
 func (c *wsConn) bye(err error) {
 	defer c.Cut()
-	status, reason := ws.StatusNormalClosure, ""
+	status, reason := cmp.Or(c.goodbye, ws.StatusNormalClosure), ""
 	if f := fault.As(err); f != nil {
 		status, reason = closeStatus(f), f.Code+": "+f.Message
 	} else if err != nil {
@@ -293,8 +321,8 @@ func (c *wsConn) bye(err error) {
 		return // in the middle of a frame that the agent does not take
 	}
 	defer c.write.Unlock()
-	if ws.WriteFrame(c.conn, ws.NewCloseFrame(ws.NewCloseFrameBody(status, clipReason(reason)))) != nil {
-		return
+	if ws.WriteFrame(c.conn, ws.NewCloseFrame(ws.NewCloseFrameBody(status, clipReason(reason)))) != nil || c.goodbye != 0 {
+		return // after its goodbye an agent says nothing
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.conn, maxFrame)) // until the agent closes, or the second is over
 }
@@ -311,8 +339,7 @@ func clipReason(s string) string {
 // closeStatus is 4000 and the HTTP status of a fault; breaches of the
 // protocol have the codes of RFC 6455.
 func closeStatus(f *fault.Error) ws.StatusCode {
-	var p *wsProtocolError
-	if errors.As(f, &p) {
+	if p, ok := errors.AsType[*wsProtocolError](f); ok {
 		return p.status
 	}
 	if status, ok := closeStatuses[f.Kind]; ok {

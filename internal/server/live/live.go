@@ -7,8 +7,10 @@ package live
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -60,12 +62,24 @@ func (l *Writer) Comment(text string) error {
 	return l.flush()
 }
 
+// flush sends what is in the buffer. When the reader does not take it in time,
+// the error is os.ErrDeadlineExceeded.
 func (l *Writer) flush() error {
-	if err := l.control.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
+	began := time.Now()
+	if err := l.control.SetWriteDeadline(began.Add(writeWithin)); err != nil {
 		return fmt.Errorf("limit the time of writing: %w", err)
 	}
-	if _, err := l.w.Write(l.buf.Bytes()); err != nil {
+	_, err := l.w.Write(l.buf.Bytes())
+	if err == nil {
+		err = l.control.Flush()
+	}
+	if err != nil {
+		if time.Since(began) >= writeWithin { // HTTP/2 says only that the stream is closed
+			return errors.Join(os.ErrDeadlineExceeded, err)
+		}
 		return err
 	}
-	return l.control.Flush()
+	// Over HTTP/2 a deadline that passes ends the stream even when nothing is
+	// being written.
+	return l.control.SetWriteDeadline(time.Time{})
 }

@@ -32,7 +32,7 @@ type eventIDs struct{ last atomic.Uint64 }
 func (e *eventIDs) next(now time.Time) uint64 {
 	for {
 		last := e.last.Load()
-		id := max(last+1, uint64(now.UnixMicro())) //nolint:gosec // after 1970
+		id := max(last+1, uint64(now.UnixMicro()))
 		if e.last.CompareAndSwap(last, id) {
 			return id
 		}
@@ -54,7 +54,7 @@ func (s *Server) events() {
 		if err != nil {
 			return nil, s.fail(ctx, op.OperationID, err)
 		}
-		return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it carries the request's context
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			err := s.agentEvents(hc, stream)
 			leave(errors.Is(err, os.ErrDeadlineExceeded))
 		}}, nil
