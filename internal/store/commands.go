@@ -144,6 +144,7 @@ func (s *Store) UnsentCommands(ctx context.Context, sentBefore, at time.Time, af
 	}
 	return refs, nil
 }
+
 func commandNotFound(id string) error {
 	return fault.New(fault.NotFound, "command_not_found",
 		"there is no command %q: `stella command list` shows those that are; one that ended long ago is deleted", id)

@@ -10,7 +10,7 @@ import (
 
 // A frame with more in it than its bytes look like is refused before it is
 // decoded; every honest one is decoded as it is.
-func TestFrameBounds(t *testing.T) { //nolint:paralleltest // it counts allocations
+func TestFrameBounds(t *testing.T) { // not parallel: it counts allocations
 	chunk := func(entries int) []byte {
 		list := make([]*stellav1.LogEntry, entries)
 		for i := range list {
