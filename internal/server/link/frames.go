@@ -116,6 +116,7 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 		caps = b.GetCapabilities()
 	}
 	ack := &stellav1.HeartbeatAck{}
+	window := s.hub.ReconnectWindow().Milliseconds() // not under the session's lock
 	s.mu.Lock()
 	freed := s.notAccepting != "" && b.GetNotAccepting() == ""
 	s.notAccepting = b.GetNotAccepting()
@@ -124,8 +125,8 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 		cp.Capabilities = caps
 		s.agent = &cp
 	}
-	if w := s.hub.ReconnectWindow().Milliseconds(); w != s.window {
-		s.window, ack.ReconnectWindowMs = w, w
+	if window != s.window {
+		s.window, ack.ReconnectWindowMs = window, window
 	}
 	s.mu.Unlock()
 	now := s.hub.now()

@@ -108,7 +108,7 @@ type Hub struct {
 	dropped  atomic.Int64 // streams whose reader was too slow
 	settled  settling     // owned by Run
 
-	mu       sync.Mutex
+	mu       sync.Mutex          // before a session's own: who holds that does not take this
 	sessions map[string]*session // by agent
 	streams  map[string]*stream  // of events, by agent
 	closed   bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -572,4 +573,41 @@ func TestHubThatStops(t *testing.T) {
 	w.up <- hello()
 	b.serve(a, w)
 	w.wantEnd(fault.Unavailable, "server_stopping")
+}
+
+// What goes through all links, and what an agent says meanwhile, do not wait
+// for each other.
+func TestHubAndLinksDoNotBlockEachOther(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.opts.ReconnectRate = 1
+	var wires []*wire
+	for i := range 8 {
+		wires = append(wires, b.connect(b.agent(fmt.Sprint("a", i))))
+	}
+	var beating sync.WaitGroup
+	for _, w := range wires {
+		beating.Go(func() {
+			for range 300 {
+				w.up <- beat(&stellav1.Heartbeat{})
+				w.next()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		beating.Wait()
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(patience):
+			t.Fatal("nothing goes on")
+		default:
+			b.wakeShared("default")
+			b.checkLinks()
+		}
+	}
 }
