@@ -590,24 +590,34 @@ func TestHubAndLinksDoNotBlockEachOther(t *testing.T) {
 		beating.Go(func() {
 			for range 300 {
 				w.up <- beat(&stellav1.Heartbeat{})
-				w.next()
+				select {
+				case <-w.down:
+				case <-w.closed:
+					return
+				}
 			}
 		})
 	}
-	done := make(chan struct{})
+	done, stop := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		beating.Wait()
 	}()
-	for {
-		select {
-		case <-done:
-			return
-		case <-time.After(patience):
-			t.Fatal("nothing goes on")
-		default:
-			b.wakeShared("default")
-			b.checkLinks()
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				b.wakeShared("default")
+				b.checkLinks()
+			}
 		}
+	}()
+	defer close(stop)
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("nothing goes on")
 	}
 }
