@@ -588,7 +588,7 @@ func TestHubAndLinksDoNotBlockEachOther(t *testing.T) {
 	var beating sync.WaitGroup
 	for _, w := range wires {
 		beating.Go(func() {
-			for range 300 {
+			for range 5000 {
 				w.up <- beat(&stellav1.Heartbeat{})
 				select {
 				case <-w.down:
