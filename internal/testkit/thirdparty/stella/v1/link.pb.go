@@ -371,7 +371,10 @@ type Hello struct {
 	// The agent takes commands over this link.
 	Commands bool `protobuf:"varint,7,opt,name=commands,proto3" json:"commands,omitempty"`
 	// held is not complete: from a task that it leaves out nothing follows.
-	Partial       bool `protobuf:"varint,8,opt,name=partial,proto3" json:"partial,omitempty"`
+	Partial bool `protobuf:"varint,8,opt,name=partial,proto3" json:"partial,omitempty"`
+	// Why the agent takes no new tasks, as a heartbeat says it; empty when it
+	// takes them. Without it, a task could come before the first heartbeat.
+	NotAccepting  string `protobuf:"bytes,9,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +463,13 @@ func (x *Hello) GetPartial() bool {
 		return x.Partial
 	}
 	return false
+}
+
+func (x *Hello) GetNotAccepting() string {
+	if x != nil {
+		return x.NotAccepting
+	}
+	return ""
 }
 
 // Welcome accepts the link and says what the server wants of the agent.
@@ -1410,7 +1420,7 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\rheartbeat_ack\x18\x06 \x01(\v2\x17.stella.v1.HeartbeatAckH\x00R\fheartbeatAck\x12.\n" +
 	"\acommand\x18\a \x01(\v2\x12.stella.v1.CommandH\x00R\acommand\x12D\n" +
 	"\x0fcommand_receipt\x18\b \x01(\v2\x19.stella.v1.CommandReceiptH\x00R\x0ecommandReceiptB\a\n" +
-	"\x05frame\"\xb5\x02\n" +
+	"\x05frame\"\xda\x02\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -1419,7 +1429,8 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\x04held\x18\x05 \x03(\v2\x12.stella.v1.TaskRefR\x04held\x123\n" +
 	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12\x1a\n" +
 	"\bcommands\x18\a \x01(\bR\bcommands\x12\x18\n" +
-	"\apartial\x18\b \x01(\bR\apartial\"\xc2\x01\n" +
+	"\apartial\x18\b \x01(\bR\apartial\x12#\n" +
+	"\rnot_accepting\x18\t \x01(\tR\fnotAccepting\"\xc2\x01\n" +
 	"\aWelcome\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
