@@ -82,7 +82,7 @@ fmt: $(GOLANGCI) ## Format the Go code
 
 .PHONY: generate
 generate: ## Write the generated code again
-	go generate ./...
+	scripts/generate
 
 .PHONY: generate-check
 generate-check: ## Fail when generated code is not what its sources say

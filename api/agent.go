@@ -71,32 +71,32 @@ const (
 
 // Agent is an agent as the API shows it.
 type Agent struct {
-	ID            string            `json:"id"`
-	Name          string            `json:"name"`
-	Version       string            `json:"version"`
-	Status        AgentStatus       `json:"status" doc:"online: active, live and healthy; degraded: active and stale, or unhealthy; offline: everything else."`
-	Lifecycle     Lifecycle         `json:"lifecycle" doc:"What people decided: active, inactive or revoked."`
-	Liveness      Liveness          `json:"liveness" doc:"What heartbeats say: live, stale or dead."`
-	Group         string            `json:"group,omitempty"`
-	Environment   string            `json:"environment,omitempty"`
-	Platform      string            `json:"platform,omitempty"`
-	Labels        map[string]string `json:"labels"`
-	Capabilities  []string          `json:"capabilities"`
-	Routes        []string          `json:"routes,omitempty"`
-	ResourceUsage *ResourceUsage    `json:"resourceUsage,omitempty"`
-	LastHeartbeat *time.Time        `json:"lastHeartbeat,omitempty"`
+	ID            string            `json:"id" doc:"The id; it never changes."`
+	Name          string            `json:"name" doc:"The name, unique in the tenant."`
+	Version       string            `json:"version" doc:"The agent program's version, as the agent says."`
+	Status        AgentStatus       `json:"status" enum:"online,degraded,offline" doc:"online: active, live and healthy; degraded: active and stale, or unhealthy; offline: everything else."`
+	Lifecycle     Lifecycle         `json:"lifecycle" enum:"active,inactive,revoked" doc:"What people decided: active, inactive or revoked."`
+	Liveness      Liveness          `json:"liveness" enum:"live,stale,dead" doc:"What heartbeats say: live, stale or dead."`
+	Group         string            `json:"group,omitempty" doc:"The group that it belongs to."`
+	Environment   string            `json:"environment,omitempty" doc:"The environment, as in production."`
+	Platform      string            `json:"platform,omitempty" doc:"linux, windows or docker."`
+	Labels        map[string]string `json:"labels" doc:"Labels to select it by."`
+	Capabilities  []string          `json:"capabilities" nullable:"false" doc:"What it can do, as in docker.deploy."`
+	Routes        []string          `json:"routes,omitempty" doc:"The ids of the routes that it serves."`
+	ResourceUsage *ResourceUsage    `json:"resourceUsage,omitempty" doc:"The load of its machine, as of the last heartbeat that told it."`
+	LastHeartbeat *time.Time        `json:"lastHeartbeat,omitempty" doc:"When it was last heard."`
 	// Transport is how the agent is connected now: websocket, grpc, poll, or empty.
 	Transport              string     `json:"transport,omitempty" doc:"How it is connected: websocket, grpc, poll, or empty when it is not."`
 	NotAccepting           string     `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
 	CertificateFingerprint string     `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
-	CertificateNotAfter    *time.Time `json:"certificateNotAfter,omitempty"`
-	CreatedAt              time.Time  `json:"createdAt"`
-	UpdatedAt              time.Time  `json:"updatedAt"`
+	CertificateNotAfter    *time.Time `json:"certificateNotAfter,omitempty" doc:"When the certificate ends; the agent renews it before."`
+	CreatedAt              time.Time  `json:"createdAt" doc:"When it registered first."`
+	UpdatedAt              time.Time  `json:"updatedAt" doc:"When it, or what is said of it, was changed last."`
 }
 
 // AgentList is the answer of GET /api/v1/agents.
 type AgentList struct {
-	Items []Agent `json:"items"`
+	Items []Agent `json:"items" nullable:"false" doc:"The agents of this page."`
 	// Next is empty on the last page.
 	Next string `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }
@@ -104,24 +104,24 @@ type AgentList struct {
 // AgentUpdate changes what people may change of an agent; a field that is
 // left out stays.
 type AgentUpdate struct {
-	Labels       *map[string]string `json:"labels,omitempty"`
-	Capabilities *[]string          `json:"capabilities,omitempty"`
+	Labels       *map[string]string `json:"labels,omitempty" doc:"All labels that the agent is to have; none are kept besides."`
+	Capabilities *[]string          `json:"capabilities,omitempty" doc:"All capabilities that the agent is to have, among those that its token allowed."`
 }
 
 // Deleted is the answer of every DELETE.
 type Deleted struct {
-	Deleted bool `json:"deleted"`
+	Deleted bool `json:"deleted" doc:"Always true: what could not be deleted is an error."`
 }
 
 // ResourceUsage is the load of an agent's machine. A percentage is 0 to 100.
 type ResourceUsage struct {
 	_                struct{} `json:"-" additionalProperties:"true"`
-	CPUPercent       float64  `json:"cpuPercent,omitempty"`
-	MemoryPercent    float64  `json:"memoryPercent,omitempty"`
-	MemoryTotalBytes uint64   `json:"memoryTotalBytes,omitempty"`
-	DiskPercent      float64  `json:"diskPercent,omitempty"`
-	DiskFreeBytes    uint64   `json:"diskFreeBytes,omitempty"`
-	Load1            float64  `json:"load1,omitempty"`
+	CPUPercent       float64  `json:"cpuPercent,omitempty" doc:"The processors' load."`
+	MemoryPercent    float64  `json:"memoryPercent,omitempty" doc:"How much of the memory is in use."`
+	MemoryTotalBytes uint64   `json:"memoryTotalBytes,omitempty" doc:"How much memory there is."`
+	DiskPercent      float64  `json:"diskPercent,omitempty" doc:"How full the disk is that holds the agent's data."`
+	DiskFreeBytes    uint64   `json:"diskFreeBytes,omitempty" doc:"How much is free on it."`
+	Load1            float64  `json:"load1,omitempty" doc:"The load average of one minute, as Unix counts it."`
 	AgentMemoryBytes uint64   `json:"agentMemoryBytes,omitempty" doc:"What the agent itself uses."`
 }
 
@@ -129,8 +129,8 @@ type ResourceUsage struct {
 type HeartbeatRequest struct {
 	_             struct{}       `json:"-" additionalProperties:"true"`
 	Status        string         `json:"status,omitempty" maxLength:"50" doc:"online, or degraded when the agent knows of a fault."`
-	ResourceUsage *ResourceUsage `json:"resourceUsage,omitempty"`
-	Capabilities  []string       `json:"capabilities,omitempty" maxItems:"256"`
+	ResourceUsage *ResourceUsage `json:"resourceUsage,omitempty" doc:"The load of the agent's machine."`
+	Capabilities  []string       `json:"capabilities,omitempty" maxItems:"256" doc:"What the agent can do, when that has changed."`
 	// RunningTasks prolongs those tasks' leases and takes them off the answer.
 	RunningTasks []TaskRef `json:"runningTasks,omitempty" maxItems:"1000" doc:"The tasks that the agent has taken and not finished."`
 	// NotAccepting, when not empty, says why no new task may come.
@@ -142,7 +142,7 @@ type HeartbeatRequest struct {
 // HeartbeatResponse hands out the tasks that wait for the agent, unless it
 // holds a stream, which then carries them.
 type HeartbeatResponse struct {
-	Tasks []AgentTask `json:"tasks" doc:"Tasks to run. One that was not taken or completed comes again."`
+	Tasks []AgentTask `json:"tasks" nullable:"false" doc:"Tasks to run. One that was not taken or completed comes again."`
 	// Cancelled names running tasks that the agent is asked to stop.
 	Cancelled []TaskRef `json:"cancelled,omitempty" doc:"Running tasks to stop."`
 	// Commands are those that wait for the agent and that no stream carries;
@@ -150,7 +150,7 @@ type HeartbeatResponse struct {
 	Commands []AgentCommand `json:"commands,omitempty" doc:"Commands to run and to acknowledge. Each comes once."`
 	// IntervalMs is when the server wants the next heartbeat.
 	IntervalMs int64     `json:"intervalMs" doc:"When to report again, in milliseconds."`
-	ServerTime time.Time `json:"serverTime"`
+	ServerTime time.Time `json:"serverTime" doc:"The server's clock, to measure skew by."`
 	// ReconnectWindowMs spreads a fleet that has lost its server.
 	ReconnectWindowMs int64 `json:"reconnectWindowMs,omitempty" doc:"After losing the server, wait a random part of this, in milliseconds, before the next request."`
 }

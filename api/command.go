@@ -43,35 +43,35 @@ type CommandRequest struct {
 
 // Command is a command as the API shows it.
 type Command struct {
-	ID      string          `json:"id"`
-	Type    string          `json:"type"`
-	Payload json.RawMessage `json:"payload,omitempty"`
+	ID      string          `json:"id" doc:"The id."`
+	Type    string          `json:"type" doc:"What the agents are to do, as in doctor."`
+	Payload json.RawMessage `json:"payload,omitempty" doc:"What the command's handler gets; any JSON."`
 	Scope   CommandScope    `json:"scope" enum:"agent,group,all" doc:"Whom it was sent to: one agent, a group, or all live agents."`
 	// Recipient names the agent or the group; it is empty for all.
 	Recipient string `json:"recipient,omitempty" doc:"The agent or the group that it was sent to."`
 	// Recipients is how many agents it was sent to; it does not change.
 	Recipients int           `json:"recipients" doc:"How many agents it was sent to. Who they are was fixed when it was sent."`
-	Counts     CommandCounts `json:"counts"`
+	Counts     CommandCounts `json:"counts" doc:"How many recipients are in which state."`
 	Done       bool          `json:"done" doc:"Whether every recipient has answered, or the time for it is over."`
-	CreatedBy  string        `json:"createdBy"`
-	CreatedAt  time.Time     `json:"createdAt"`
-	ExpiresAt  time.Time     `json:"expiresAt"`
+	CreatedBy  string        `json:"createdBy" doc:"The name of the API token that sent it."`
+	CreatedAt  time.Time     `json:"createdAt" doc:"When it was sent."`
+	ExpiresAt  time.Time     `json:"expiresAt" doc:"When it expires with those that have not answered."`
 }
 
 // CommandCounts says how many recipients are in each state.
 type CommandCounts struct {
-	Pending      int `json:"pending"`
-	Delivered    int `json:"delivered"`
-	Acknowledged int `json:"acknowledged"`
-	Failed       int `json:"failed"`
-	Expired      int `json:"expired"`
+	Pending      int `json:"pending" doc:"It waits to be delivered."`
+	Delivered    int `json:"delivered" doc:"It was written to the agent's connection."`
+	Acknowledged int `json:"acknowledged" doc:"The agent answered that all is well."`
+	Failed       int `json:"failed" doc:"The agent answered that it failed."`
+	Expired      int `json:"expired" doc:"The agent did not answer in time."`
 }
 
 // CommandDelivery is a command with one of its recipients.
 type CommandDelivery struct {
-	AgentID     string          `json:"agentId"`
-	AgentName   string          `json:"agentName"`
-	State       CommandState    `json:"state" enum:"pending,delivered,acknowledged,failed,expired"`
+	AgentID     string          `json:"agentId" doc:"The recipient's id."`
+	AgentName   string          `json:"agentName" doc:"The recipient's name."`
+	State       CommandState    `json:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"How far the command has come with it."`
 	DeliveredAt *time.Time      `json:"deliveredAt,omitempty" doc:"When it was written to the agent's connection."`
 	EndedAt     *time.Time      `json:"endedAt,omitempty" doc:"When the agent answered, or the command expired."`
 	Result      json.RawMessage `json:"result,omitempty" doc:"What the agent answered; any JSON."`
@@ -82,13 +82,13 @@ type CommandDelivery struct {
 // a page of its recipients in the order of their ids.
 type CommandProgress struct {
 	Command
-	Deliveries []CommandDelivery `json:"deliveries"`
+	Deliveries []CommandDelivery `json:"deliveries" nullable:"false" doc:"A page of the recipients."`
 	Next       string            `json:"next,omitempty" doc:"Give it back as ?cursor= to get the recipients that follow."`
 }
 
 // CommandList is the answer of GET /api/v1/commands, the newest first.
 type CommandList struct {
-	Items []Command `json:"items"`
+	Items []Command `json:"items" nullable:"false" doc:"The commands of this page."`
 	Next  string    `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }
 
@@ -96,23 +96,23 @@ type CommandList struct {
 // stream, in a frame of its link, or in a heartbeat's answer.
 type AgentCommand struct {
 	_         struct{}        `json:"-" additionalProperties:"true"`
-	ID        string          `json:"id"`
-	Type      string          `json:"type"`
-	Payload   json.RawMessage `json:"payload,omitempty"`
-	CreatedAt time.Time       `json:"createdAt"`
-	ExpiresAt time.Time       `json:"expiresAt"`
+	ID        string          `json:"id" doc:"The command's id, to acknowledge it by."`
+	Type      string          `json:"type" doc:"What to do, as in doctor. An agent answers failed to a type that it does not know."`
+	Payload   json.RawMessage `json:"payload,omitempty" doc:"What the command's handler gets; any JSON."`
+	CreatedAt time.Time       `json:"createdAt" doc:"When it was sent."`
+	ExpiresAt time.Time       `json:"expiresAt" doc:"When it is of no use any more."`
 }
 
 // AgentCommandItem is a command in the list of one agent's commands.
 type AgentCommandItem struct {
 	AgentCommand
-	State CommandState `json:"state" enum:"pending,delivered,acknowledged,failed,expired"`
+	State CommandState `json:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"How far it has come with this agent."`
 }
 
 // AgentCommandList is the answer of GET /api/v1/agents/{id}/commands, the
 // newest first.
 type AgentCommandList struct {
-	Items []AgentCommandItem `json:"items"`
+	Items []AgentCommandItem `json:"items" nullable:"false" doc:"The commands of this page."`
 	Next  string             `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }
 
@@ -129,6 +129,6 @@ type CommandAck struct {
 // changes nothing.
 type CommandAckResponse struct {
 	Acknowledged bool         `json:"acknowledged" doc:"Whether the command ended by an answer of this agent, this one or an earlier one."`
-	State        CommandState `json:"state" enum:"pending,delivered,acknowledged,failed,expired"`
+	State        CommandState `json:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"The state that the command has with this agent now."`
 	Reason       string       `json:"reason,omitempty" doc:"Why the answer came to nothing, when it did."`
 }

@@ -6,19 +6,19 @@ import "time"
 // kind says which of the fields mean something.
 type Event struct {
 	_ struct{} `json:"-" additionalProperties:"true"`
-	// ID grows with each event of one stream; it begins anew with the stream.
-	ID        uint64    `json:"id"`
-	At        time.Time `json:"at"`
+	// ID grows with each event, also from one stream to the next.
+	ID        uint64    `json:"id" doc:"A number that grows with each event of one stream, also from one stream to the next."`
+	At        time.Time `json:"at" doc:"When it happened."`
 	Kind      string    `json:"kind" doc:"What happened, as in agent.stale, task.failed or command.expired."`
-	AgentID   string    `json:"agentId,omitempty"`
-	AgentName string    `json:"agentName,omitempty"`
-	TaskID    string    `json:"taskId,omitempty"`
-	TargetID  string    `json:"targetId,omitempty"`
+	AgentID   string    `json:"agentId,omitempty" doc:"The agent that it happened to, or that works on it."`
+	AgentName string    `json:"agentName,omitempty" doc:"The agent's name."`
+	TaskID    string    `json:"taskId,omitempty" doc:"The task."`
+	TargetID  string    `json:"targetId,omitempty" doc:"The task's target."`
 	Target    string    `json:"target,omitempty" doc:"The name of the target."`
-	CommandID string    `json:"commandId,omitempty"`
+	CommandID string    `json:"commandId,omitempty" doc:"The command."`
 	// Type is the task's or the command's.
 	Type   string `json:"type,omitempty" doc:"The type of the task or the command."`
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty" doc:"Why, in words."`
 	By     string `json:"by,omitempty" doc:"Who did it, when somebody did."`
 }
 

@@ -9,16 +9,16 @@ type DeployPayload struct {
 	Image  string `json:"image,omitempty" maxLength:"1024" doc:"docker: the image's repository."`
 	Digest string `json:"digest,omitempty" maxLength:"128" doc:"docker: the image's digest, as in sha256:…; never a tag."`
 	// PreviousDigest is what the caller believes runs now; for the record.
-	PreviousDigest string              `json:"previousDigest,omitempty" maxLength:"128"`
+	PreviousDigest string              `json:"previousDigest,omitempty" maxLength:"128" doc:"docker: what the caller believes runs now; for the record only."`
 	Artifacts      []ArtifactReference `json:"artifacts,omitempty" maxItems:"1000" doc:"host: the release's files."`
-	Config         DeployConfig        `json:"config,omitzero"`
-	Hooks          Hooks               `json:"hooks,omitzero"`
+	Config         DeployConfig        `json:"config,omitzero" doc:"How the release runs."`
+	Hooks          Hooks               `json:"hooks,omitzero" doc:"Commands around the deployment."`
 }
 
 // DeployConfig is how the release runs.
 type DeployConfig struct {
 	ReleaseID     string            `json:"releaseId,omitempty" maxLength:"128" doc:"The release's id; the task's id when left out."`
-	ReleaseName   string            `json:"releaseName,omitempty" maxLength:"255"`
+	ReleaseName   string            `json:"releaseName,omitempty" maxLength:"255" doc:"The release's name, for people."`
 	ContainerName string            `json:"containerName,omitempty" maxLength:"255" doc:"docker: the target's name when left out."`
 	Environment   map[string]string `json:"environment,omitempty" doc:"Environment variables. Their values are kept encrypted and shown masked."`
 	Ports         []string          `json:"ports,omitempty" maxItems:"256" doc:"docker: [ip:]host:container[/protocol]."`
@@ -38,7 +38,7 @@ type DeployConfig struct {
 	// Unit is a systemd unit that is restarted instead of Start and Stop.
 	Unit        string       `json:"unit,omitempty" maxLength:"255" doc:"host: the systemd unit that runs the release, instead of start and stop."`
 	Keep        int          `json:"keep,omitempty" minimum:"0" maximum:"100" doc:"host: how many releases to keep; 5 when left out."`
-	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
+	HealthCheck *HealthCheck `json:"healthCheck,omitempty" doc:"How to tell whether the release works; without one, it is enough that it starts."`
 }
 
 // ArtifactReference is a file that goes with a release.
@@ -65,7 +65,7 @@ type Hooks struct {
 type Hook struct {
 	Command     []string          `json:"command" minItems:"1" doc:"The program and its arguments; no shell is put around it."`
 	Timeout     int64             `json:"timeout,omitempty" minimum:"0" doc:"In seconds; 300 when left out."`
-	Environment map[string]string `json:"environment,omitempty"`
+	Environment map[string]string `json:"environment,omitempty" doc:"Environment variables beside those of the agent."`
 }
 
 // HealthCheck tells whether a version works. It is tried every interval until
@@ -77,7 +77,7 @@ type HealthCheck struct {
 	ExpectedStatus int      `json:"expectedStatus,omitempty" minimum:"0" maximum:"599" doc:"http: 200 to 399 when left out."`
 	ExpectedBody   string   `json:"expectedBody,omitempty" maxLength:"4096" doc:"http: a text that the answer must contain."`
 	Address        string   `json:"address,omitempty" maxLength:"1024" doc:"tcp: host:port."`
-	Command        []string `json:"command,omitempty"`
+	Command        []string `json:"command,omitempty" doc:"command: the program and its arguments."`
 	IntervalMs     int64    `json:"intervalMs,omitempty" minimum:"0" doc:"Between tries; 1000 when left out."`
 	Timeout        int64    `json:"timeout,omitempty" minimum:"0" doc:"For all tries together, in seconds; 60 when left out."`
 	// Successes in a row that make it healthy.
@@ -87,7 +87,7 @@ type HealthCheck struct {
 // RollbackPayload goes back to what ran before.
 type RollbackPayload struct {
 	// ContainerName is the target's name when left out (docker).
-	ContainerName string `json:"containerName,omitempty" maxLength:"255"`
+	ContainerName string `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 	// TargetDigest or ReleaseID choose a version; the previous one otherwise.
 	TargetDigest string `json:"targetDigest,omitempty" maxLength:"128" doc:"docker: the digest to go back to."`
 	ReleaseID    string `json:"releaseId,omitempty" maxLength:"128" doc:"host: the release to go back to."`
@@ -98,50 +98,50 @@ type RollbackPayload struct {
 
 // HealthCheckPayload asks for one health check of what runs.
 type HealthCheckPayload struct {
-	ContainerName string       `json:"containerName,omitempty" maxLength:"255"`
+	ContainerName string       `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 	HealthCheck   *HealthCheck `json:"healthCheck,omitempty" doc:"docker: the container's state when left out."`
 }
 
 // InspectPayload asks what really runs.
 type InspectPayload struct {
-	ContainerName string `json:"containerName,omitempty" maxLength:"255"`
+	ContainerName string `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 }
 
 // CommandPayload is a program to run on the target (in the container on
 // docker).
 type CommandPayload struct {
 	Command       []string          `json:"command" minItems:"1" doc:"The program and its arguments; no shell is put around it."`
-	Environment   map[string]string `json:"environment,omitempty"`
-	WorkingDir    string            `json:"workingDir,omitempty" maxLength:"4096"`
-	User          string            `json:"user,omitempty" maxLength:"255"`
-	ContainerName string            `json:"containerName,omitempty" maxLength:"255"`
+	Environment   map[string]string `json:"environment,omitempty" doc:"Environment variables. Their values are kept encrypted and shown masked."`
+	WorkingDir    string            `json:"workingDir,omitempty" maxLength:"4096" doc:"The folder to run it in."`
+	User          string            `json:"user,omitempty" maxLength:"255" doc:"docker: the user to run it as."`
+	ContainerName string            `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 }
 
 // UploadPayload is files to put on the target.
 type UploadPayload struct {
-	Files         []ArtifactReference `json:"files" minItems:"1" maxItems:"1000"`
-	ContainerName string              `json:"containerName,omitempty" maxLength:"255"`
+	Files         []ArtifactReference `json:"files" minItems:"1" maxItems:"1000" doc:"The files."`
+	ContainerName string              `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 }
 
 // StickerPayload is a sticker to write.
 type StickerPayload struct {
-	Sticker       VersionSticker `json:"sticker"`
-	ContainerName string         `json:"containerName,omitempty" maxLength:"255"`
+	Sticker       VersionSticker `json:"sticker" doc:"The sticker."`
+	ContainerName string         `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 }
 
 // VersionSticker is what a target says of itself: which release it runs, since
 // when, and who put it there.
 type VersionSticker struct {
 	_              struct{}  `json:"-" additionalProperties:"true"`
-	ReleaseID      string    `json:"releaseId"`
-	ReleaseName    string    `json:"releaseName,omitempty"`
-	Image          string    `json:"image,omitempty"`
-	Digest         string    `json:"digest,omitempty"`
-	PreviousDigest string    `json:"previousDigest,omitempty"`
-	TargetID       string    `json:"targetId"`
-	TargetName     string    `json:"targetName"`
-	Environment    string    `json:"environment,omitempty"`
-	TaskID         string    `json:"taskId"`
-	AgentID        string    `json:"agentId,omitempty"`
-	DeployedAt     time.Time `json:"deployedAt"`
+	ReleaseID      string    `json:"releaseId" doc:"The release's id."`
+	ReleaseName    string    `json:"releaseName,omitempty" doc:"The release's name."`
+	Image          string    `json:"image,omitempty" doc:"docker: the image's repository."`
+	Digest         string    `json:"digest,omitempty" doc:"docker: the image's digest."`
+	PreviousDigest string    `json:"previousDigest,omitempty" doc:"docker: the digest that ran before."`
+	TargetID       string    `json:"targetId" doc:"The target's id."`
+	TargetName     string    `json:"targetName" doc:"The target's name."`
+	Environment    string    `json:"environment,omitempty" doc:"The target's environment."`
+	TaskID         string    `json:"taskId" doc:"The task that deployed it."`
+	AgentID        string    `json:"agentId,omitempty" doc:"The agent that deployed it."`
+	DeployedAt     time.Time `json:"deployedAt" doc:"When it was deployed."`
 }

@@ -37,43 +37,43 @@ const (
 // that came over the same stream is meant.
 type StreamMessage struct {
 	_    struct{} `json:"-" additionalProperties:"true"`
-	Type string   `json:"type"`
+	Type string   `json:"type" doc:"What the message is; a receiver passes over a type that it does not know."`
 
-	Task    *AgentTask `json:"task,omitempty"`
-	TaskID  string     `json:"taskId,omitempty"`
-	Attempt int64      `json:"attempt,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
+	Task    *AgentTask `json:"task,omitempty" doc:"task_assigned: the task."`
+	TaskID  string     `json:"taskId,omitempty" doc:"Messages about a task: its id."`
+	Attempt int64      `json:"attempt,omitempty" doc:"Messages about a task: the attempt. An agent may leave it out: the attempt that came over the same stream is meant."`
+	Reason  string     `json:"reason,omitempty" doc:"task_cancelled, result_ack, command_receipt: why."`
 
 	// A result, and its acknowledgement.
-	Success bool `json:"success,omitempty"`
+	Success bool `json:"success,omitempty" doc:"task_result: whether the task did what it should."`
 	// Result is a TaskResult, or with a command_ack any JSON.
-	Result   json.RawMessage `json:"result,omitempty"`
-	Logs     string          `json:"logs,omitempty"`
-	Accepted *bool           `json:"accepted,omitempty"`
+	Result   json.RawMessage `json:"result,omitempty" doc:"task_result: a TaskResult; command_ack: any JSON."`
+	Logs     string          `json:"logs,omitempty" doc:"task_result: the end of the log."`
+	Accepted *bool           `json:"accepted,omitempty" doc:"result_ack, command_receipt: whether the answer was taken."`
 
 	// A part of a log, and its acknowledgement.
-	FirstSeq int64      `json:"firstSeq,omitempty"`
-	LastSeq  int64      `json:"lastSeq,omitempty"`
-	Entries  []LogEntry `json:"entries,omitempty"`
+	FirstSeq int64      `json:"firstSeq,omitempty" doc:"task_log: the number of the first entry."`
+	LastSeq  int64      `json:"lastSeq,omitempty" doc:"log_ack: the number up to which the log is stored."`
+	Entries  []LogEntry `json:"entries,omitempty" doc:"task_log: the entries."`
 
 	// A command, its answer, and the answer's receipt. Status is acknowledged or
 	// failed; with a heartbeat it is the agent's own.
-	Command   *AgentCommand `json:"command,omitempty"`
-	CommandID string        `json:"commandId,omitempty"`
-	Status    string        `json:"status,omitempty"`
-	Error     string        `json:"error,omitempty"`
+	Command   *AgentCommand `json:"command,omitempty" doc:"command: the command."`
+	CommandID string        `json:"commandId,omitempty" doc:"command_ack, command_receipt: the command's id."`
+	Status    string        `json:"status,omitempty" doc:"command_ack: acknowledged (when left out) or failed; heartbeat: online or degraded."`
+	Error     string        `json:"error,omitempty" doc:"command_ack: why it failed."`
 
 	// A heartbeat, or what a hello says of the agent.
-	ResourceUsage *ResourceUsage `json:"resourceUsage,omitempty"`
-	Capabilities  []string       `json:"capabilities,omitempty"`
-	RunningTasks  []TaskRef      `json:"runningTasks,omitempty"`
-	NotAccepting  string         `json:"notAccepting,omitempty"`
-	MaxTasks      int            `json:"maxTasks,omitempty"`
-	Commands      bool           `json:"commands,omitempty"`
+	ResourceUsage *ResourceUsage `json:"resourceUsage,omitempty" doc:"heartbeat: the load of the agent's machine."`
+	Capabilities  []string       `json:"capabilities,omitempty" doc:"hello, heartbeat: what the agent can do."`
+	RunningTasks  []TaskRef      `json:"runningTasks,omitempty" doc:"hello, heartbeat: the tasks that the agent has taken and not finished."`
+	NotAccepting  string         `json:"notAccepting,omitempty" doc:"hello, heartbeat: why the agent wants no new tasks, when it does not."`
+	MaxTasks      int            `json:"maxTasks,omitempty" doc:"hello: how many tasks the agent runs at a time."`
+	Commands      bool           `json:"commands,omitempty" doc:"hello: whether the agent takes commands on this stream."`
 
 	// What the server says of itself.
-	HeartbeatIntervalMs int64      `json:"heartbeatIntervalMs,omitempty"`
-	ReconnectWindowMs   int64      `json:"reconnectWindowMs,omitempty"`
-	ServerTime          *time.Time `json:"serverTime,omitempty"`
-	Server              string     `json:"server,omitempty"`
+	HeartbeatIntervalMs int64      `json:"heartbeatIntervalMs,omitempty" doc:"welcome: how often the agent is to report, in milliseconds."`
+	ReconnectWindowMs   int64      `json:"reconnectWindowMs,omitempty" doc:"welcome, heartbeat_ack: after losing the server, wait a random part of this, in milliseconds, before connecting again."`
+	ServerTime          *time.Time `json:"serverTime,omitempty" doc:"welcome, heartbeat_ack: the server's clock, to measure skew by."`
+	Server              string     `json:"server,omitempty" doc:"welcome: the server's name."`
 }

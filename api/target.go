@@ -4,27 +4,27 @@ import "time"
 
 // Target is something that is deployed to.
 type Target struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
+	ID   string `json:"id" doc:"The id; it never changes."`
+	Name string `json:"name" doc:"The name, unique in the tenant."`
 	// Kind names the executor: docker or host.
 	Kind string `json:"kind" doc:"docker or host."`
 	// AgentID is the one agent that reaches the target; empty with a selector.
 	AgentID   string `json:"agentId,omitempty" doc:"The agent that reaches the target."`
-	AgentName string `json:"agentName,omitempty"`
+	AgentName string `json:"agentName,omitempty" doc:"The name of that agent."`
 	// AgentSelector lets any agent that matches serve the target.
 	AgentSelector *AgentSelector    `json:"agentSelector,omitempty" doc:"Or: any agent that matches."`
-	Environment   string            `json:"environment,omitempty"`
-	Labels        map[string]string `json:"labels"`
-	Config        TargetConfig      `json:"config"`
-	CreatedAt     time.Time         `json:"createdAt"`
-	UpdatedAt     time.Time         `json:"updatedAt"`
+	Environment   string            `json:"environment,omitempty" doc:"The environment, as in production."`
+	Labels        map[string]string `json:"labels" doc:"Labels to select it by."`
+	Config        TargetConfig      `json:"config" doc:"How it is reached and where things go on it."`
+	CreatedAt     time.Time         `json:"createdAt" doc:"When it was made."`
+	UpdatedAt     time.Time         `json:"updatedAt" doc:"When it was changed last."`
 }
 
 // AgentSelector picks agents; every field that is set must match.
 type AgentSelector struct {
-	Group       string            `json:"group,omitempty" maxLength:"255"`
-	Environment string            `json:"environment,omitempty" maxLength:"255"`
-	Labels      map[string]string `json:"labels,omitempty"`
+	Group       string            `json:"group,omitempty" maxLength:"255" doc:"The agents' group."`
+	Environment string            `json:"environment,omitempty" maxLength:"255" doc:"The agents' environment."`
+	Labels      map[string]string `json:"labels,omitempty" doc:"Labels that the agents must have, with these values."`
 }
 
 // TargetConfig says how the target is reached and where things go on it.
@@ -41,17 +41,17 @@ type TargetConfig struct {
 
 // TargetRequest makes a target (POST) or replaces what is said of it (PUT).
 type TargetRequest struct {
-	Name          string            `json:"name" minLength:"1" maxLength:"255"`
-	Kind          string            `json:"kind" enum:"docker,host"`
+	Name          string            `json:"name" minLength:"1" maxLength:"255" doc:"The name, unique in the tenant: 1 to 128 letters, digits, dots, underscores or hyphens."`
+	Kind          string            `json:"kind" enum:"docker,host" doc:"docker: containers of an engine; host: releases in a folder."`
 	Agent         string            `json:"agent,omitempty" maxLength:"255" doc:"The id or name of the agent that reaches the target."`
-	AgentSelector *AgentSelector    `json:"agentSelector,omitempty"`
-	Environment   string            `json:"environment,omitempty" maxLength:"255"`
-	Labels        map[string]string `json:"labels,omitempty"`
-	Config        TargetConfig      `json:"config,omitzero"`
+	AgentSelector *AgentSelector    `json:"agentSelector,omitempty" doc:"Or: any agent that matches."`
+	Environment   string            `json:"environment,omitempty" maxLength:"255" doc:"The environment, as in production."`
+	Labels        map[string]string `json:"labels,omitempty" doc:"Labels to select it by."`
+	Config        TargetConfig      `json:"config,omitzero" doc:"How it is reached and where things go on it."`
 }
 
 // TargetList is the answer of GET /api/v1/targets.
 type TargetList struct {
-	Items []Target `json:"items"`
-	Next  string   `json:"next,omitempty"`
+	Items []Target `json:"items" nullable:"false" doc:"The targets of this page."`
+	Next  string   `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }

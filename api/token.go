@@ -20,29 +20,29 @@ type RegistrationTokenRequest struct {
 // RegistrationToken is a token as it is listed; the secret is in Token only in
 // the answer that made it.
 type RegistrationToken struct {
-	ID           string            `json:"id"`
+	ID           string            `json:"id" doc:"The id; it is no secret."`
 	Token        string            `json:"token,omitempty" doc:"The secret, shown once."`
 	ServerURL    string            `json:"serverUrl,omitempty" doc:"Where agents reach the server; with the secret."`
-	State        string            `json:"state" doc:"usable, used, expired or revoked."`
-	Name         string            `json:"name,omitempty"`
-	AgentID      string            `json:"agentId,omitempty"`
-	Environment  string            `json:"environment,omitempty"`
-	Group        string            `json:"group,omitempty"`
-	Cluster      string            `json:"cluster,omitempty"`
-	Platform     string            `json:"platform,omitempty"`
-	Capabilities []string          `json:"capabilities,omitempty"`
-	Labels       map[string]string `json:"labels,omitempty"`
-	MaxUses      int               `json:"maxUses"`
-	Uses         int               `json:"uses"`
-	CreatedBy    string            `json:"createdBy"`
-	CreatedAt    time.Time         `json:"createdAt"`
-	ExpiresAt    time.Time         `json:"expiresAt"`
+	State        string            `json:"state" enum:"usable,used,expired,revoked" doc:"usable, used, expired or revoked."`
+	Name         string            `json:"name,omitempty" doc:"The agent's name that it binds."`
+	AgentID      string            `json:"agentId,omitempty" doc:"The agent's id that it binds."`
+	Environment  string            `json:"environment,omitempty" doc:"The environment that it binds."`
+	Group        string            `json:"group,omitempty" doc:"The group that it binds."`
+	Cluster      string            `json:"cluster,omitempty" doc:"The cluster that it binds."`
+	Platform     string            `json:"platform,omitempty" doc:"The platform that it binds."`
+	Capabilities []string          `json:"capabilities,omitempty" doc:"The capabilities that it allows; all when left out."`
+	Labels       map[string]string `json:"labels,omitempty" doc:"The labels that it gives."`
+	MaxUses      int               `json:"maxUses" doc:"How many agents may register with it."`
+	Uses         int               `json:"uses" doc:"How many have."`
+	CreatedBy    string            `json:"createdBy" doc:"The name of the API token that made it."`
+	CreatedAt    time.Time         `json:"createdAt" doc:"When it was made."`
+	ExpiresAt    time.Time         `json:"expiresAt" doc:"When it ends."`
 }
 
 // RegistrationTokenList is the answer of GET /api/v1/admin/agent-tokens.
 type RegistrationTokenList struct {
-	Items []RegistrationToken `json:"items"`
-	Next  string              `json:"next,omitempty"`
+	Items []RegistrationToken `json:"items" nullable:"false" doc:"The tokens of this page."`
+	Next  string              `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }
 
 // Role is what an API token may do: a viewer reads, an operator also deploys,
@@ -59,52 +59,52 @@ const (
 // APITokenRequest is POST /api/v1/admin/api-tokens.
 type APITokenRequest struct {
 	Name       string `json:"name" minLength:"1" maxLength:"255" doc:"Whom the token is for."`
-	Role       Role   `json:"role" enum:"viewer,operator,admin"`
+	Role       Role   `json:"role" enum:"viewer,operator,admin" doc:"What it may do: a viewer reads, an operator also deploys, an admin also decides who may do what."`
 	TTLSeconds int    `json:"ttlSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"The token's life; for ever when left out."`
 }
 
 // APIToken is an API token as it is listed; the secret is in Token only in
 // the answer that made it.
 type APIToken struct {
-	ID         string     `json:"id"`
+	ID         string     `json:"id" doc:"The id; it is no secret."`
 	Token      string     `json:"token,omitempty" doc:"The secret, shown once."`
-	Name       string     `json:"name"`
-	Role       Role       `json:"role"`
-	State      string     `json:"state" doc:"usable, expired or revoked."`
-	CreatedBy  string     `json:"createdBy,omitempty"`
-	CreatedAt  time.Time  `json:"createdAt"`
-	ExpiresAt  *time.Time `json:"expiresAt,omitempty"`
-	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"`
+	Name       string     `json:"name" doc:"Whom it is for."`
+	Role       Role       `json:"role" enum:"viewer,operator,admin" doc:"What it may do."`
+	State      string     `json:"state" enum:"usable,expired,revoked" doc:"usable, expired or revoked."`
+	CreatedBy  string     `json:"createdBy,omitempty" doc:"The name of the API token that made it."`
+	CreatedAt  time.Time  `json:"createdAt" doc:"When it was made."`
+	ExpiresAt  *time.Time `json:"expiresAt,omitempty" doc:"When it ends; never when left out."`
+	LastUsedAt *time.Time `json:"lastUsedAt,omitempty" doc:"When it was used last, to a minute or so."`
 }
 
 // APITokenList is the answer of GET /api/v1/admin/api-tokens.
 type APITokenList struct {
-	Items []APIToken `json:"items"`
-	Next  string     `json:"next,omitempty"`
+	Items []APIToken `json:"items" nullable:"false" doc:"The tokens of this page."`
+	Next  string     `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }
 
 // WhoAmI is the answer of GET /api/v1/whoami.
 type WhoAmI struct {
-	Name   string `json:"name"`
-	Role   Role   `json:"role"`
-	Tenant string `json:"tenant"`
+	Name   string `json:"name" doc:"Whom the token is for."`
+	Role   Role   `json:"role" enum:"viewer,operator,admin" doc:"What it may do."`
+	Tenant string `json:"tenant" doc:"The tenant that it sees."`
 	Server string `json:"server" doc:"The server's version."`
 }
 
 // AuditEvent is one line of the audit log.
 type AuditEvent struct {
-	Seq     int64     `json:"seq"`
-	At      time.Time `json:"at"`
+	Seq     int64     `json:"seq" doc:"Its number, which grows."`
+	At      time.Time `json:"at" doc:"When it was done."`
 	Actor   string    `json:"actor" doc:"token:<id> (<name>), agent:<id>, anonymous or system."`
 	Action  string    `json:"action" doc:"As in agent.revoke."`
 	Object  string    `json:"object,omitempty" doc:"What it was done to."`
 	Remote  string    `json:"remote,omitempty" doc:"From where."`
-	Outcome string    `json:"outcome" doc:"ok, denied or failed."`
-	Detail  string    `json:"detail,omitempty"`
+	Outcome string    `json:"outcome" enum:"ok,denied,failed" doc:"ok, denied or failed."`
+	Detail  string    `json:"detail,omitempty" doc:"More, in words."`
 }
 
 // AuditList is the answer of GET /api/v1/audit.
 type AuditList struct {
-	Items []AuditEvent `json:"items"`
-	Next  string       `json:"next,omitempty"`
+	Items []AuditEvent `json:"items" nullable:"false" doc:"The lines of this page."`
+	Next  string       `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
 }

@@ -70,7 +70,7 @@ func (c *Client) Commands(ctx context.Context, f CommandFilter) iter.Seq2[api.Co
 	})
 }
 
-// DeliveryFilter picks recipients of a command.
+// DeliveryFilter picks recipients of a command, or commands of a recipient.
 type DeliveryFilter struct {
 	State api.CommandState
 	// Filter and Sort are in the language that all listings share.
@@ -106,17 +106,23 @@ func (c *Client) CommandDeliveries(ctx context.Context, id string, f DeliveryFil
 	})
 }
 
+// AgentCommandPage returns one page of the commands that were sent to an agent,
+// the newest first.
+func (c *Client) AgentCommandPage(ctx context.Context, agent string, f DeliveryFilter) (*api.AgentCommandList, error) {
+	path, err := item(agentsPath, agent, "commands")
+	if err != nil {
+		return nil, err
+	}
+	q := newQuery(f.Filter, f.Sort, f.Cursor, f.Limit)
+	q.set("state", string(f.State))
+	return get[api.AgentCommandList](ctx, c, path, q.values)
+}
+
 // AgentCommands walks the commands that were sent to an agent, the newest
 // first; an empty state stands for all.
 func (c *Client) AgentCommands(ctx context.Context, agent string, state api.CommandState) iter.Seq2[api.AgentCommandItem, error] {
 	return pages(func(cursor string) ([]api.AgentCommandItem, string, error) {
-		path, err := item(agentsPath, agent, "commands")
-		if err != nil {
-			return nil, "", err
-		}
-		q := newQuery("", "", cursor, 0)
-		q.set("state", string(state))
-		list, err := get[api.AgentCommandList](ctx, c, path, q.values)
+		list, err := c.AgentCommandPage(ctx, agent, DeliveryFilter{State: state, Cursor: cursor})
 		if err != nil {
 			return nil, "", err
 		}

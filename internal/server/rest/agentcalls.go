@@ -24,8 +24,8 @@ const agentTokenLife = 3600
 // registration is the input of register; Resolve keeps the connection's state,
 // for a registration that proves an existing key.
 type registration struct {
-	Token   string `header:"X-Registration-Token" maxLength:"512" doc:"The one-time token."`
-	Version string `header:"X-Stella-Protocol-Version" maxLength:"16"`
+	Token   string `header:"X-Registration-Token" maxLength:"512" doc:"The registration token; needless with the client certificate of an agent that is registered."`
+	Version string `header:"X-Stella-Protocol-Version" maxLength:"16" doc:"The agent's protocol version; 1 when left out."`
 	Body    api.RegisterRequest
 	cs      *tls.ConnectionState
 	remote  string
@@ -63,7 +63,7 @@ func (s *Server) agentCalls() {
 
 	type TaskPath struct {
 		IDPath
-		TaskID string `path:"taskId" maxLength:"128"`
+		TaskID string `path:"taskId" maxLength:"128" doc:"The task's id."`
 	}
 	type completion struct {
 		TaskPath

@@ -15,11 +15,11 @@ func (s *Server) agents() {
 	type listQuery struct {
 		Page
 		Status      string   `query:"status" maxLength:"20" doc:"online, degraded, offline, live, stale, dead, active, inactive or revoked."`
-		Capability  string   `query:"capability" maxLength:"128"`
-		Name        string   `query:"name" maxLength:"255"`
-		Group       string   `query:"group" maxLength:"255"`
-		Environment string   `query:"environment" maxLength:"255"`
-		Label       []string `query:"label,explode" doc:"key=value; may come several times."`
+		Capability  string   `query:"capability" maxLength:"128" doc:"Only agents that can do this, as in docker.deploy."`
+		Name        string   `query:"name" maxLength:"255" doc:"Only the agent of this name."`
+		Group       string   `query:"group" maxLength:"255" doc:"Only agents of this group."`
+		Environment string   `query:"environment" maxLength:"255" doc:"Only agents of this environment."`
+		Label       []string `query:"label,explode" doc:"Only what has this label, as in key=value; may come several times."`
 	}
 	list(s, operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer), fleet.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*fleet.Agent, error) {

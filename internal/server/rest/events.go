@@ -46,9 +46,8 @@ func (s *Server) events() {
 		LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"Accepted and not acted upon: what was missed does not come again. Ask for GET …/commands?state=pending."`
 	}
 	op := operation(http.MethodGet, "/api/v1/agents/{id}/events", "agent.events", "Stream an agent's commands (SSE)", agentSelf)
-	op.Description = "Each event is a command: `event` is its type, `data` is an AgentCommand as JSON, `id` grows. " +
-		"A comment comes every 15 seconds. An agent has one stream; a second one ends the first. Acknowledge each command."
-	s.sse(&op, typeOf[api.AgentCommand]())
+	command := exampleAgentCommand()
+	s.sse(&op, schemaOf[api.AgentCommand](s.huma.OpenAPI()), sseText(exampleEvent().ID, command.Type, raw(command)))
 	huma.Register(s.huma, op, func(ctx context.Context, _ *agentQuery) (*huma.StreamResponse, error) {
 		stream, leave, err := s.Links.OpenStream(agent(ctx))
 		if err != nil {
@@ -66,9 +65,7 @@ func (s *Server) events() {
 		LastEventID string   `header:"Last-Event-ID" maxLength:"64" doc:"Accepted and not acted upon: what was missed does not come again."`
 	}
 	op = operation(http.MethodGet, "/api/v1/events", "event.list", "Stream what happens (SSE)", viewer)
-	op.Description = "Agents that come, go and fall silent, tasks and commands that move on. `event` is the kind, `data` is an Event as JSON, `id` grows. " +
-		"A comment comes every 15 seconds. A reader that is too slow is cut off; it may connect again, and reads what it missed from the lists."
-	s.sse(&op, typeOf[api.Event]())
+	s.sse(&op, schemaOf[api.Event](s.huma.OpenAPI()), sseText(exampleEvent().ID, exampleEvent().Kind, raw(exampleEvent())))
 	huma.Register(s.huma, op, func(ctx context.Context, in *peopleQuery) (*huma.StreamResponse, error) {
 		tenant := principal(ctx).TenantID
 		f := event.Filter{Kinds: in.Kind}
@@ -87,11 +84,11 @@ func (s *Server) events() {
 	})
 }
 
-// sse describes the answer of a stream whose events' data are of a type.
-func (s *Server) sse(op *huma.Operation, data interface{ String() string }) {
+// sse describes the answer of a stream whose events' data are of a schema.
+func (s *Server) sse(op *huma.Operation, data *huma.Schema, example string) {
 	op.Responses = map[string]*huma.Response{"200": {
-		Description: "A stream of events. The data of each is a " + data.String()[len("api."):] + ".",
-		Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
+		Description: "The stream.",
+		Content:     map[string]*huma.MediaType{"text/event-stream": items(data, "Server-sent events. The data of each is JSON.", example)},
 	}}
 }
 

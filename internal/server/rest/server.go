@@ -94,6 +94,8 @@ type Server struct {
 	mux    *http.ServeMux
 	huma   huma.API
 	ids    eventIDs
+	// document is the API's, complete and not to be changed any more.
+	document func() *huma.OpenAPI
 }
 
 // Body limits, in bytes.
@@ -115,8 +117,10 @@ func New(d Deps) *Server {
 	}
 	hookErrors()
 	cfg := huma.DefaultConfig("Stella", d.Version)
-	cfg.Info.Description = "The control plane of Stella: agents, targets and deployments."
-	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/api/v1/openapi", "", ""
+	cfg.Info.Description = intro
+	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	// Huma's own handlers write what they share without a lock.
+	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""
 	cfg.CreateHooks = nil // no $schema in answers
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"apiToken":  {Type: "http", Scheme: "bearer", Description: "An API token of a person or a script, as in stl_…"},
@@ -133,14 +137,13 @@ func New(d Deps) *Server {
 	s.tasks()
 	s.commands()
 	s.events()
+	s.describe()
+	s.documents()
 	return s
 }
 
 // Handle adds a handler that is no operation of the API, such as a carrier.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
-
-// OpenAPI returns the document that describes the API, in YAML.
-func (s *Server) OpenAPI() ([]byte, error) { return s.huma.OpenAPI().YAML() }
 
 // ServeHTTP answers a request; an unknown path gets a problem like everything
 // else.
@@ -177,7 +180,7 @@ func (h *headerOnly) WriteHeader(int)             {}
 // plain adds what is not part of the versioned API.
 func (s *Server) plain() {
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		writeJSON(w, http.StatusOK, api.ServerStatus{Status: "ok"})
 	})
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.Ready(r.Context()); err != nil {
@@ -185,7 +188,7 @@ func (s *Server) plain() {
 			writeProblem(w, newProblem(http.StatusServiceUnavailable, "not_ready", "the server cannot do its work now; its log tells why"))
 			return
 		}
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+		writeJSON(w, http.StatusOK, api.ServerStatus{Status: "ready"})
 	})
 	s.mux.HandleFunc("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-pem-file")

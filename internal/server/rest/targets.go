@@ -21,11 +21,11 @@ func (s *Server) targets() {
 
 	type listQuery struct {
 		Page
-		Name        string   `query:"name" maxLength:"255"`
-		Kind        string   `query:"kind" maxLength:"20"`
-		Environment string   `query:"environment" maxLength:"255"`
-		Agent       string   `query:"agent" maxLength:"255" doc:"The id or name of the agent that reaches it."`
-		Label       []string `query:"label,explode" doc:"key=value; may come several times."`
+		Name        string   `query:"name" maxLength:"255" doc:"Only the target of this name."`
+		Kind        string   `query:"kind" maxLength:"20" doc:"Only targets of this kind, as in docker."`
+		Environment string   `query:"environment" maxLength:"255" doc:"Only targets of this environment."`
+		Agent       string   `query:"agent" maxLength:"255" doc:"Only targets that this agent reaches; its id or name."`
+		Label       []string `query:"label,explode" doc:"Only what has this label, as in key=value; may come several times."`
 	}
 	list(s, operation(http.MethodGet, "/api/v1/targets", "target.list", "List targets", viewer), target.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*target.Target, error) {

@@ -67,8 +67,8 @@ func (s *Server) tasks() {
 
 	type listQuery struct {
 		Page
-		State  string `query:"state" maxLength:"20"`
-		Type   string `query:"type" maxLength:"30"`
+		State  string `query:"state" maxLength:"20" doc:"Only tasks in this state, as in running."`
+		Type   string `query:"type" maxLength:"30" doc:"Only tasks of this type, as in deploy."`
 		Target string `query:"target" maxLength:"255" doc:"The id or name of the target."`
 		Agent  string `query:"agent" maxLength:"255" doc:"The id or name of the agent."`
 	}
@@ -123,8 +123,8 @@ func (s *Server) taskLogs() {
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "The log.",
 		Content: map[string]*huma.MediaType{
-			"application/json":     {Schema: huma.SchemaFromType(s.huma.OpenAPI().Components.Schemas, typeOf[api.TaskLogs]())},
-			"application/x-ndjson": {Schema: huma.SchemaFromType(s.huma.OpenAPI().Components.Schemas, typeOf[api.LogEntry]())},
+			"application/json":     {Schema: schemaOf[api.TaskLogs](s.huma.OpenAPI())},
+			"application/x-ndjson": items(schemaOf[api.LogEntry](s.huma.OpenAPI()), "With follow=true: JSON values, one on each line.", lines(exampleLogEntries())),
 		},
 	}}
 	huma.Register(s.huma, op, func(ctx context.Context, in *logQuery) (*huma.StreamResponse, error) {

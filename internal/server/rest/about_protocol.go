@@ -1,0 +1,72 @@
+package rest
+
+import "stella-ops.org/stella/api"
+
+// aboutProtocol is about what agents call.
+func aboutProtocol() map[string]about {
+	return map[string]about{
+		"agent.register": {
+			tag: "agent-protocol",
+			text: "Gives an agent its identity: a client certificate for the key of the certificate request. The agent shows either a registration token, " +
+				"or the client certificate that it has, to renew it. What the token binds, the request cannot override.\n\n" +
+				"Safe to repeat: the same token with the same key gives the same answer. A token that is no good is refused in one way, whatever is wrong with it.",
+			request: exampleRegisterRequest(), answers: "The identity.", answer: exampleRegisterResponse(),
+			refuses: []string{
+				"400 protocol_version", "401 token_missing", "401 token_refused", "401 certificate_expired", "401 certificate_refused",
+				"403 agent_revoked", "403 agent_unknown", "403 certificate_revoked", "403 not_your_identity", "409 identity_exists", "409 name_taken",
+			},
+		},
+		"agent.token": {
+			tag: "agent-protocol",
+			text: "Gives a token that is good for all of the agent's task endpoints for an hour. It is bound to the client certificate (RFC 8705) " +
+				"and worth nothing without it. A task that is handed out brings a token of its own, so an agent may never need this.",
+			answers: "The token.", answer: api.AgentToken{Token: exampleJWT, ExpiresIn: agentTokenLife},
+		},
+		"agent.heartbeat": {
+			tag: "agent-protocol",
+			text: "Says that the agent is alive, and how its machine is. For an agent that holds no stream, the answer hands out its tasks and commands: " +
+				"a task comes again until it is named in `runningTasks` or completed, so run it once; a command comes once.\n\n" +
+				"Does not wait for tasks to come. Report every `intervalMs` of the answer. Unknown fields are passed over: an agent may be newer than its server.",
+			request: exampleHeartbeatRequest(), answers: "What there is to do.", answer: exampleHeartbeatResponse(),
+		},
+		"agent.complete": {
+			tag: "agent-protocol",
+			text: "Says how a task ended. Safe to repeat: it counts once. The result of an attempt that is over, because another one has taken its place, " +
+				"is answered with `acknowledged: false` and the reason; it need not be sent again. The answer comes when the result is durable.",
+			request: exampleCompleteRequest(), answers: "Whether the result counts.", answer: api.CompleteResponse{Acknowledged: true},
+			refuses: []string{"403 token_of_another_attempt", "404 task_not_found"},
+		},
+		"agent.logs": {
+			tag: "agent-protocol",
+			text: "Adds entries to a task's log. `firstSeq` numbers the first of them, so that entries that are sent twice are stored once. " +
+				"A log holds 8 MiB; what is beyond is dropped, and said so in the log.",
+			request: exampleLogRequest(), answers: "Up to where the log is stored.", answer: api.LogResponse{LastSeq: 3},
+			refuses: []string{"403 token_of_another_attempt", "404 task_not_found"},
+		},
+		"command.ack": {
+			tag: "agent-protocol",
+			text: "Says how a command ended on the agent; without a body, that all is well. Safe to repeat: the first answer stands, and another one changes nothing. " +
+				"The answer comes when what the agent said is durable.",
+			request: exampleAck(), answers: "What stands.", answer: api.CommandAckResponse{Acknowledged: true, State: api.CommandAcknowledged},
+			refuses: []string{"403 not_a_recipient", "404 command_not_found", "413 result_too_large", "503 overloaded", "503 shutting_down"},
+		},
+		"agent.events": {
+			tag: "agent-protocol",
+			text: "Streams the agent's commands as server-sent events: `event` is the command's type, `data` is an AgentCommand as JSON, `id` grows. " +
+				"A comment comes every 15 seconds. It ends with the connection, and when the server stops.\n\n" +
+				"An agent has one stream of events; a second one ends the first. What was missed does not come again: ask for `GET …/commands?state=pending`. Acknowledge each command.",
+			refuses: []string{"503 server_stopping"},
+		},
+		"agent.task-stream": {
+			tag: "agent-protocol",
+			text: "Opens the agent's task stream, a WebSocket (RFC 6455) over HTTP/1.1: tasks and commands come down as they are there, logs, results and heartbeats go up. " +
+				"An agent that holds it need not ask by heartbeat.\n\n" +
+				"With the subprotocol `stella.v1.proto` each binary message is one frame of `api/stella/v1/link.proto`. Without a subprotocol each text message is a StreamMessage as JSON; " +
+				"`x-messages` lists them, either way, with an example each. Such an agent need not say `hello`. A receiver passes over a type that it does not know. " +
+				"The server pings; an agent that does not answer is cut off.\n\n" +
+				"The server closes with 1000 when all is well, with 4000 and the HTTP status of the refusal (4401, 4403, 4409 …) and its code as the reason otherwise. " +
+				"An agent has one stream; a newer one ends it. The same frames flow over gRPC by `stella.v1.LinkService/Connect` on the same port.",
+			refuses: []string{"403 foreign_origin", "426 websocket_expected"},
+		},
+	}
+}

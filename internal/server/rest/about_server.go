@@ -1,0 +1,69 @@
+package rest
+
+import "stella-ops.org/stella/api"
+
+// aboutAdmin is about tokens and the audit log.
+func aboutAdmin() map[string]about {
+	gone := []string{"404 token_not_found"}
+	return map[string]about{
+		"registration-token.create": {
+			tag: "tokens",
+			text: "Makes a token that agents register with. What it binds, an agent that registers with it cannot override; a token that binds a name or an id registers one agent only. " +
+				"The secret is in this answer and nowhere else. Not idempotent: repeated, it is another token.",
+			request: exampleRegistrationTokenRequest(), answers: "The token, with its secret.", answer: exampleRegistrationTokenMade(),
+		},
+		"registration-token.list": {
+			tag: "tokens", text: "Lists registration tokens without their secrets, the newest first unless told otherwise.",
+			answers: "A page of tokens.", answer: api.RegistrationTokenList{Items: []api.RegistrationToken{exampleRegistrationToken()}},
+		},
+		"registration-token.revoke": {
+			tag: "tokens", text: "Ends a registration token. Agents that have registered with it keep their identity. Idempotent.",
+			answers: "The token is revoked.", answer: deleted, refuses: gone,
+		},
+		"api-token.create": {
+			tag: "tokens", text: "Makes an API token for a person or a script. The secret is in this answer and nowhere else. Not idempotent: repeated, it is another token.",
+			request: exampleAPITokenRequest(), answers: "The token, with its secret.", answer: exampleAPITokenMade(),
+		},
+		"api-token.list": {
+			tag: "tokens", text: "Lists API tokens without their secrets, the newest first unless told otherwise.",
+			answers: "A page of tokens.", answer: api.APITokenList{Items: []api.APIToken{exampleAPIToken()}},
+		},
+		"api-token.revoke": {
+			tag: "tokens", text: "Ends an API token: its next request is refused. Idempotent.",
+			answers: "The token is revoked.", answer: deleted, refuses: gone,
+		},
+		"audit.list": {
+			tag: "audit", text: "Lists who changed what, the newest first unless told otherwise: every change that a person made, every one that was refused, and what agents did with their identity.",
+			answers: "A page of the log.", answer: api.AuditList{Items: []api.AuditEvent{exampleAuditEvent()}, Next: exampleCursor},
+		},
+	}
+}
+
+// aboutServer is about the server itself, and about what happens.
+func aboutServer() map[string]about {
+	return map[string]about{
+		"event.list": {
+			tag: "events",
+			text: "Streams what happens as server-sent events: agents that come, go and fall silent, tasks and commands that move on. `event` is the kind, `data` is an Event as JSON, `id` grows. " +
+				"A comment comes every 15 seconds. A reader that is too slow is cut off; it may connect again, and reads what it missed from the lists.",
+			refuses: []string{"404 agent_not_found"},
+		},
+		"whoami": {
+			tag: "server", text: "Says whom the API token belongs to and what it may do, and which version the server is.",
+			answers: "The token's owner.", answer: api.WhoAmI{Name: "ci", Role: api.RoleOperator, Tenant: "default", Server: "1.4.0"},
+		},
+		"server.health": {
+			tag: "server", text: "Says that the server runs, whatever state its database is in. For who restarts what does not answer.",
+			answers: "It runs.", answer: api.ServerStatus{Status: "ok"},
+		},
+		"server.ready": {
+			tag: "server", text: "Says whether the server can do its work: whether its database takes writes. For who decides where requests go.",
+			answers: "It can.", answer: api.ServerStatus{Status: "ready"}, refuses: []string{"503 not_ready"},
+		},
+		"server.root-certificate": {
+			tag: "server",
+			text: "Gives the root certificate of the server's own authority, in PEM. Nothing vouches for the answer to who does not trust the server yet: " +
+				"compare the SHA-256 of its public key with the pin that a registration token ends with, or that the server printed when it started.",
+		},
+	}
+}

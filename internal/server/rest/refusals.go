@@ -1,0 +1,95 @@
+package rest
+
+import (
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// refusals are all the ways in which an operation may refuse: the status and
+// the code, and when that is. An answer tells more: which one, and what to do
+// next.
+var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
+	"400 malformed":                "the body is missing, or is no JSON",
+	"400 protocol_version":         "the protocol version that the caller names is not spoken here",
+	"401 unauthenticated":          "there is no API token, or it is unknown, expired or revoked",
+	"401 certificate_missing":      "the connection shows no client certificate",
+	"401 certificate_expired":      "the client certificate has ended",
+	"401 certificate_refused":      "the client certificate names no agent",
+	"401 token_missing":            "the token that this needs is not there",
+	"401 token_refused":            "the token is unknown, used up, expired, revoked, altered, or of another certificate",
+	"403 role_missing":             "the API token's role does not suffice",
+	"403 agent_unknown":            "the client certificate is of an agent that was deleted",
+	"403 agent_revoked":            "the agent is revoked",
+	"403 certificate_revoked":      "the client certificate was replaced by a newer registration",
+	"403 not_your_identity":        "the client certificate is of another agent than the request is for",
+	"403 token_of_another_task":    "the token is good for another task",
+	"403 token_of_another_attempt": "the token is good for another attempt",
+	"403 not_a_recipient":          "the command was not sent to this agent",
+	"403 foreign_origin":           "the request comes from a page of another site",
+	"404 agent_not_found":          "there is no such agent",
+	"404 group_not_found":          "no agent is in the group",
+	"404 target_not_found":         "there is no such target",
+	"404 task_not_found":           "there is no such task",
+	"404 command_not_found":        "there is no such command; it is kept for some days after it ended",
+	"404 token_not_found":          "there is no such token",
+	"408 timeout":                  "the body did not come in time",
+	"409 agent_missing":            "no agent serves the target",
+	"409 agent_revoked":            "the agent is revoked, and stays so",
+	"409 agent_changed":            "the agent was replaced meanwhile; try again",
+	"409 capability_missing":       "no agent of the target can do this",
+	"409 identity_exists":          "the agent's id is registered already, and the caller did not prove to be it",
+	"409 name_taken":               "the name is taken",
+	"409 release_unknown":          "there is no deployment of that version on record to go back to",
+	"409 target_busy":              "a task is not over that needs the target",
+	"409 task_finished":            "the task is over",
+	"413 payload_too_large":        "the payload is larger than 256 KiB",
+	"413 result_too_large":         "the result is larger than 256 KiB",
+	"413 too_large":                "the body is larger than this takes",
+	"415 unsupported_media_type":   "the body is of a kind that is not read here; send application/json",
+	"422 invalid":                  "something in the request is not as it should be; errors says what and where",
+	"426 websocket_expected":       "the request does not ask for a WebSocket",
+	"500 internal":                 "something went wrong in the server; its log tells more",
+	"503 not_ready":                "the server cannot do its work now; its log tells why",
+	"503 overloaded":               "more waits for the database than the server can hold; try again shortly",
+	"503 server_stopping":          "the server is about to stop; try again shortly",
+	"503 shutting_down":            "the server is about to stop; try again shortly",
+	"503 store_unavailable":        "the database does not answer; try again shortly",
+}
+
+// usualRefusals are those that follow from who may call an operation and from
+// what it takes.
+func usualRefusals(who need, op *huma.Operation) []string {
+	keys := []string{"500 internal", "503 store_unavailable"}
+	person := []string{"401 unauthenticated"}
+	agent := []string{
+		"400 protocol_version", "401 certificate_missing", "401 certificate_expired", "401 certificate_refused",
+		"403 agent_unknown", "403 agent_revoked", "403 certificate_revoked",
+	}
+	self := append(slices.Clone(agent), "403 not_your_identity")
+	switch who {
+	case nobody, anybody:
+		if op.Metadata[plainKey] != nil {
+			return nil // it asks nobody for anything
+		}
+	case viewer:
+		keys = append(keys, person...)
+	case operator, admin:
+		keys = append(append(keys, person...), "403 role_missing")
+	case agentAny:
+		keys = append(keys, agent...)
+	case agentSelf:
+		keys = append(keys, self...)
+	case agentTask:
+		keys = append(append(keys, self...), "401 token_missing", "401 token_refused", "403 token_of_another_task")
+	case agentOrViewer:
+		keys = append(append(keys, self...), person...)
+	}
+	if op.RequestBody != nil {
+		keys = append(keys, "400 malformed", "408 timeout", "413 too_large", "415 unsupported_media_type", "422 invalid")
+	}
+	if len(op.Parameters) > 0 {
+		keys = append(keys, "422 invalid")
+	}
+	return keys
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	. "stella-ops.org/stella/internal/testkit/genclient" //nolint:staticcheck // the whole program is about it
+)
+
+func (c *caller) server(ctx context.Context, admin *ClientWithResponses) {
+	get(c, func(a *ServerHealthAnswer) *ServerStatus { return a.JSON200 })(200)(admin.ServerHealthWithResponse(ctx))
+	get(c, func(a *ServerReadyAnswer) *ServerStatus { return a.JSON200 })(200)(admin.ServerReadyWithResponse(ctx))
+	get(c, func(a *ServerRootCertificateAnswer) *[]byte { return &a.Body })(200)(admin.ServerRootCertificateWithResponse(ctx))
+	get(c, func(a *WhoamiAnswer) *WhoAmI { return a.JSON200 })(200)(admin.WhoamiWithResponse(ctx))
+	get(c, func(a *AuditListAnswer) *AuditList { return a.JSON200 })(200)(admin.AuditListWithResponse(ctx, &AuditListParams{Limit: ptr(int64(5))}))
+}
+
+// tokens returns the text of a registration token.
+func (c *caller) tokens(ctx context.Context, admin *ClientWithResponses) string {
+	key := get(c, func(a *ApiTokenCreateAnswer) *APIToken { return a.JSON201 })(201)(admin.ApiTokenCreateWithResponse(ctx, APITokenRequest{Name: "x", Role: "viewer"}))
+	get(c, func(a *ApiTokenListAnswer) *APITokenList { return a.JSON200 })(200)(admin.ApiTokenListWithResponse(ctx, &ApiTokenListParams{Sort: ptr("-createdAt")}))
+	get(c, func(a *ApiTokenRevokeAnswer) *Deleted { return a.JSON200 })(200)(admin.ApiTokenRevokeWithResponse(ctx, key.Id))
+	create := get(c, func(a *RegistrationTokenCreateAnswer) *RegistrationToken { return a.JSON201 })(201)
+	unused := create(admin.RegistrationTokenCreateWithResponse(ctx, RegistrationTokenRequest{}))
+	get(c, func(a *RegistrationTokenListAnswer) *RegistrationTokenList { return a.JSON200 })(200)(admin.RegistrationTokenListWithResponse(ctx, nil))
+	get(c, func(a *RegistrationTokenRevokeAnswer) *Deleted { return a.JSON200 })(200)(admin.RegistrationTokenRevokeWithResponse(ctx, unused.Id))
+	made := create(admin.RegistrationTokenCreateWithResponse(ctx, RegistrationTokenRequest{MaxUses: ptr(int64(1))}))
+	if made.Token == nil {
+		c.failed = append(c.failed, fmt.Errorf("a new token has no text"))
+		return ""
+	}
+	return *made.Token
+}
+
+func (c *caller) agents(ctx context.Context, admin *ClientWithResponses) {
+	get(c, func(a *AgentListAnswer) *AgentList { return a.JSON200 })(200)(admin.AgentListWithResponse(ctx, &AgentListParams{Filter: ptr(`name = generated`)}))
+	get(c, func(a *AgentGetAnswer) *Agent { return a.JSON200 })(200)(admin.AgentGetWithResponse(ctx, "generated"))
+	got := get(c, func(a *AgentUpdateAnswer) *Agent { return a.JSON200 })(200)(admin.AgentUpdateWithResponse(ctx, "generated", AgentUpdate{Labels: &map[string]string{"a": "b"}}))
+	if got.Labels["a"] != "b" {
+		c.failed = append(c.failed, fmt.Errorf("the labels are %v", got.Labels))
+	}
+	get(c, func(a *AgentDeactivateAnswer) *Agent { return a.JSON200 })(200)(admin.AgentDeactivateWithResponse(ctx, "generated"))
+	get(c, func(a *AgentActivateAnswer) *Agent { return a.JSON200 })(200)(admin.AgentActivateWithResponse(ctx, "generated"))
+	// What is refused is read as a problem, with its code.
+	lost := get(c, func(a *AgentGetAnswer) *Problem { return (*Problem)(a.ApplicationproblemJSON404) })(404)(admin.AgentGetWithResponse(ctx, "nobody"))
+	if lost.Code != "agent_not_found" {
+		c.failed = append(c.failed, fmt.Errorf("the problem is %+v", lost))
+	}
+}
+
+func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithResponses, id string) {
+	box := TargetRequest{Name: "box", Kind: "host", Agent: ptr("generated"), Config: &TargetConfig{Directory: ptr("/opt/box")}}
+	get(c, func(a *TargetCreateAnswer) *Target { return a.JSON201 })(201)(admin.TargetCreateWithResponse(ctx, box))
+	get(c, func(a *TargetGetAnswer) *Target { return a.JSON200 })(200)(admin.TargetGetWithResponse(ctx, "box"))
+	get(c, func(a *TargetUpdateAnswer) *Target { return a.JSON200 })(200)(admin.TargetUpdateWithResponse(ctx, "box", box))
+	get(c, func(a *TargetListAnswer) *TargetList { return a.JSON200 })(200)(admin.TargetListWithResponse(ctx, nil))
+
+	payload := &TaskRequest_Payload{}
+	if err := payload.FromCommandPayload(CommandPayload{Command: &[]string{"uptime"}}); err != nil {
+		c.failed = append(c.failed, err)
+	}
+	task := get(c, func(a *TaskCreateAnswer) *Task { return a.JSON201 })(201)(admin.TaskCreateWithResponse(ctx, TaskRequest{Type: "execute-command", Target: "box", Payload: payload}))
+	many := get(c, func(a *TaskCreateManyAnswer) *TaskList { return a.JSON201 })(201)(admin.TaskCreateManyWithResponse(ctx, TasksRequest{Type: "inspect", Selector: TargetSelector{Kind: ptr("host")}}))
+	get(c, func(a *TaskListAnswer) *TaskList { return a.JSON200 })(200)(admin.TaskListWithResponse(ctx, &TaskListParams{Target: ptr("box")}))
+	beat := get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
+	if len(beat.Tasks) != 1 || len(many.Items) != 1 || beat.Tasks[0].Id != task.Id {
+		c.failed = append(c.failed, fmt.Errorf("the heartbeat handed out %+v, and %d tasks were made for many", beat.Tasks, len(many.Items)))
+		return
+	}
+	attempt := beat.Tasks[0].Attempt
+	get(c, func(a *AgentLogsAnswer) *LogResponse { return a.JSON200 })(200)(agent.AgentLogsWithResponse(ctx, id, task.Id, LogRequest{
+		Attempt: &attempt, FirstSeq: 1, Entries: &[]LogEntry{{At: time.Now().UTC(), Stream: "stdout", Text: "up 1 day"}},
+	}))
+	done := get(c, func(a *AgentCompleteAnswer) *CompleteResponse { return a.JSON200 })(200)(agent.AgentCompleteWithResponse(ctx, id, task.Id, CompleteRequest{Attempt: &attempt, Success: true}))
+	if !done.Acknowledged {
+		c.failed = append(c.failed, fmt.Errorf("the result was not taken: %+v", done))
+	}
+	got := get(c, func(a *TaskGetAnswer) *Task { return a.JSON200 })(200)(admin.TaskGetWithResponse(ctx, task.Id))
+	if got.State != "succeeded" {
+		c.failed = append(c.failed, fmt.Errorf("the task is %s", got.State))
+	}
+	log := get(c, func(a *TaskLogsAnswer) *TaskLogs { return a.JSON200 })(200)(admin.TaskLogsWithResponse(ctx, task.Id, nil))
+	if len(log.Entries) != 1 {
+		c.failed = append(c.failed, fmt.Errorf("the log is %+v", log))
+	}
+	get(c, func(a *TaskCancelAnswer) *Task { return a.JSON200 })(200)(admin.TaskCancelWithResponse(ctx, many.Items[0].Id))
+}
+
+func (c *caller) commands(ctx context.Context, admin, plain *ClientWithResponses, id string) {
+	doctor := CommandRequest{Type: "doctor", Payload: map[string]any{"checks": []string{"disk"}}}
+	sent := get(c, func(a *CommandSendAnswer) *Command { return a.JSON202 })(202)(admin.CommandSendWithResponse(ctx, id, doctor))
+	get(c, func(a *CommandSendGroupAnswer) *Command { return a.JSON202 })(202)(admin.CommandSendGroupWithResponse(ctx, "web", doctor))
+	get(c, func(a *CommandSendAllAnswer) *Command { return a.JSON202 })(202)(admin.CommandSendAllWithResponse(ctx, doctor))
+	get(c, func(a *CommandListAnswer) *CommandList { return a.JSON200 })(200)(admin.CommandListWithResponse(ctx, nil))
+	get(c, func(a *CommandListAgentAnswer) *AgentCommandList { return a.JSON200 })(200)(plain.CommandListAgentWithResponse(ctx, id, nil))
+	get(c, func(a *CommandAckAnswer) *CommandAckResponse { return a.JSON200 })(200)(plain.CommandAckWithResponse(ctx, id, sent.Id, CommandAck{Result: map[string]any{"healthy": true}}))
+	got := get(c, func(a *CommandGetAnswer) *CommandProgress { return a.JSON200 })(200)(admin.CommandGetWithResponse(ctx, sent.Id, nil))
+	if !got.Done || got.Counts.Acknowledged != 1 {
+		c.failed = append(c.failed, fmt.Errorf("the command is %+v", got))
+	}
+}
+
+func (c *caller) end(ctx context.Context, admin *ClientWithResponses) {
+	get(c, func(a *TargetDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.TargetDeleteWithResponse(ctx, "box"))
+	get(c, func(a *AgentRevokeAnswer) *Agent { return a.JSON200 })(200)(admin.AgentRevokeWithResponse(ctx, "generated"))
+	get(c, func(a *AgentDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.AgentDeleteWithResponse(ctx, "generated"))
+}
