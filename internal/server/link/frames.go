@@ -117,6 +117,10 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 	}
 	ack := &stellav1.HeartbeatAck{}
 	window := s.hub.ReconnectWindow().Milliseconds() // not under the session's lock
+	if b.GetNotAccepting() != "" {
+		s.claiming.Lock() // what is being claimed goes out before the acknowledgement
+		defer s.claiming.Unlock()
+	}
 	s.mu.Lock()
 	freed := s.notAccepting != "" && b.GetNotAccepting() == ""
 	s.notAccepting = b.GetNotAccepting()

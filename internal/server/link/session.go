@@ -35,6 +35,10 @@ type session struct {
 	// nanoseconds; 0 when none is.
 	sending atomic.Int64
 
+	// claiming is held while a task is claimed, so that an agent that says it
+	// takes none gets none once that is acknowledged.
+	claiming sync.Mutex
+
 	holding sync.Mutex
 	left    bool // the connection is its carrier's again
 
@@ -311,6 +315,8 @@ func (s *session) dispatch() {
 }
 
 func (s *session) claim() (more bool, err error) {
+	s.claiming.Lock()
+	defer s.claiming.Unlock()
 	a, maxTasks, notAccepting := s.current()
 	if notAccepting != "" {
 		return false, nil
