@@ -33,7 +33,7 @@ TLS 1.3 port. Every flag can also be set in the environment or in a file.`,
 				// Most of what a server holds is its connected agents', which
 				// stays: to keep as much again for garbage would nearly double
 				// what each of them costs.
-				debug.SetGCPercent(50)
+				debug.SetGCPercent(40)
 			}
 			ctx, stop := daemon.SignalContext(cmd.Context())
 			defer stop()
