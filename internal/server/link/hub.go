@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/bus"
@@ -224,6 +225,7 @@ func (h *Hub) checkLinks() (links int) {
 }
 
 func (h *Hub) closeAll() {
+	h.tellWindow()
 	h.mu.Lock()
 	h.closed = true
 	for _, s := range h.sessions {
@@ -235,6 +237,29 @@ func (h *Hub) closeAll() {
 	h.mu.Unlock()
 	h.detached.Wait() // each ends within cutAfter
 	h.stop()
+}
+
+// tellWindow tells those who connected when the fleet was smaller, and have not
+// beaten since, over what time to come back; they get a moment to take it.
+func (h *Hub) tellWindow() {
+	window := h.ReconnectWindow().Milliseconds()
+	var outdated []*session
+	h.mu.Lock()
+	for _, s := range h.sessions {
+		if s.outdated(window) {
+			outdated = append(outdated, s)
+		}
+	}
+	h.mu.Unlock()
+	if len(outdated) == 0 {
+		return
+	}
+	for _, s := range outdated {
+		s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_HeartbeatAck{HeartbeatAck: &stellav1.HeartbeatAck{
+			ServerTime: timestamppb.New(h.now()), ReconnectWindowMs: window,
+		}}})
+	}
+	<-time.After(cutAfter)
 }
 
 // detach runs a connection that has outlived its request, unless the hub is

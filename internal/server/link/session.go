@@ -344,6 +344,18 @@ func (s *session) current() (a *fleet.Agent, maxTasks int, notAccepting string) 
 	return s.agent, s.maxTasks, s.notAccepting
 }
 
+// outdated reports whether the agent knows a shorter reconnect window, and takes
+// it that it is told of this one.
+func (s *session) outdated(window int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if window <= s.window {
+		return false
+	}
+	s.window = window
+	return true
+}
+
 // setAgent takes over what the store says of the agent, with the capabilities
 // that the agent itself says now.
 func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
