@@ -225,7 +225,7 @@ func TestCommandQueries(t *testing.T) {
 		"GET /api/v1/commands/c1?limit=1", "GET /api/v1/commands/c1?limit=1",
 		"GET /api/v1/commands/c1?limit=1", "GET /api/v1/commands/c1?limit=500",
 	}
-	if diff := cmp.Diff(want, f.requests); diff != "" {
+	if diff := cmp.Diff(want, f.asked()); diff != "" {
 		t.Error(diff)
 	}
 	if code := term.run(t.Context(), "command", "show", "c1", "--state", "lost"); code != exitUsage || !strings.Contains(term.stderr, "use pending, delivered, acknowledged, failed or expired") {

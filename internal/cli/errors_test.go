@@ -94,8 +94,8 @@ func TestConfirm(t *testing.T) {
 	f.answer("DELETE /api/v1/agents/a", api.Deleted{Deleted: true})
 	term := newTerminal(t, f)
 	term.tty, term.stdin = true, "\n"
-	if code := term.run(t.Context(), "agent", "delete", "a"); code != exitFailed || len(f.requests) > 0 {
-		t.Errorf("told no: %d, %v", code, f.requests)
+	if code := term.run(t.Context(), "agent", "delete", "a"); code != exitFailed || len(f.asked()) > 0 {
+		t.Errorf("told no: %d, %v", code, f.asked())
 	}
 	term.stdin = "y\n"
 	term.must(t, "agent", "delete", "a")

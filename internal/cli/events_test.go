@@ -97,7 +97,7 @@ TIME  moon.rose             of a newer server
 	if term.stderr != "" {
 		t.Errorf("stderr: %s", term.stderr)
 	}
-	if diff := cmp.Diff([]string{"GET /api/v1/events?agent=web-1&kind=agent&kind=task.failed&kind=command"}, f.requests); diff != "" {
+	if diff := cmp.Diff([]string{"GET /api/v1/events?agent=web-1&kind=agent&kind=task.failed&kind=command"}, f.asked()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -97,7 +97,7 @@ func TestExecInterrupted(t *testing.T) {
 	if code := term.run(ctx, "exec", "web", "--", "sleep", "60"); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
-	if last := f.requests[len(f.requests)-1]; last != "POST /api/v1/tasks/t1/cancel" {
+	if last := f.asked()[len(f.asked())-1]; last != "POST /api/v1/tasks/t1/cancel" {
 		t.Errorf("the last request was %s", last)
 	}
 }

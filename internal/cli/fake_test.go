@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,13 @@ func (f *fakeAPI) answer(request string, body any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answers[request] = body
+}
+
+// asked returns what it was asked so far, which may go on.
+func (f *fakeAPI) asked() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.requests)
 }
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {

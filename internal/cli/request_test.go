@@ -171,7 +171,7 @@ func TestDeployRefuses(t *testing.T) {
 			if code != exitUsage || !strings.Contains(term.stderr, tc.want) {
 				t.Errorf("exit code %d, %s", code, term.stderr)
 			}
-			for _, r := range f.requests {
+			for _, r := range f.asked() {
 				if strings.HasPrefix(r, "POST") {
 					t.Errorf("a task was queued: %s", r)
 				}
@@ -263,7 +263,7 @@ func TestQueries(t *testing.T) {
 			path, _, _ := strings.Cut(want, "?")
 			f.answer(path, map[string]any{"items": []any{}})
 			newTerminal(t, f).must(t, strings.Fields(args)...)
-			if diff := cmp.Diff([]string{want}, f.requests); diff != "" {
+			if diff := cmp.Diff([]string{want}, f.asked()); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -108,7 +108,7 @@ func TestSelectRequests(t *testing.T) {
 				t.Error(diff)
 			}
 			want := []string{"GET /api/v1/targets?environment=prod&label=tier%3Dweb", "POST /api/v1/tasks/by-selector"}
-			if diff := cmp.Diff(want, f.requests); diff != "" {
+			if diff := cmp.Diff(want, f.asked()); diff != "" {
 				t.Error(diff)
 			}
 			if term.stdout != "t-web-1\nt-web-2\n" {
@@ -155,7 +155,7 @@ func TestSelectRefuses(t *testing.T) {
 			if code := term.run(t.Context(), strings.Fields(tc.args)...); code != tc.code || !strings.Contains(term.stderr, tc.want) {
 				t.Errorf("exit code %d, %s", code, term.stderr)
 			}
-			for _, r := range f.requests {
+			for _, r := range f.asked() {
 				if strings.HasPrefix(r, "POST") {
 					t.Errorf("a task was queued: %s", r)
 				}
@@ -339,7 +339,7 @@ func TestSelectInterrupted(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", tc.args, code, term.stderr)
 		}
 		cancels := 0
-		for _, r := range f.requests {
+		for _, r := range f.asked() {
 			if strings.HasSuffix(r, "/cancel") {
 				cancels++
 			}

@@ -77,7 +77,7 @@ func TestCommandSendRefuses(t *testing.T) {
 			if code != wantCode || !strings.Contains(term.stderr, want) || term.stdout != "" {
 				t.Errorf("exit code %d, %s", code, term.stderr)
 			}
-			for _, r := range f.requests {
+			for _, r := range f.asked() {
 				if strings.HasPrefix(r, "POST") {
 					t.Errorf("it was sent: %s", r)
 				}
@@ -120,7 +120,7 @@ func TestCommandReach(t *testing.T) {
 		"GET /api/v1/agents?capability=command.backup&group=web&limit=500&status=live",
 		"GET /api/v1/agents?capability=backup&group=web&limit=500&status=live",
 	}
-	if diff := cmp.Diff(want, f.requests); diff != "" {
+	if diff := cmp.Diff(want, f.asked()); diff != "" {
 		t.Error(diff)
 	}
 	if !strings.HasPrefix(term.stderr, "backup reaches 2 live agents of group web: web-1, web-2\n") {

@@ -141,7 +141,7 @@ func TestDetach(t *testing.T) {
 			t.Errorf("%q is not in %s", want, term.stderr)
 		}
 	}
-	for _, r := range f.requests {
+	for _, r := range f.asked() {
 		if strings.Contains(r, "cancel") {
 			t.Errorf("the task was cancelled")
 		}
