@@ -10,7 +10,7 @@ type DeployPayload struct {
 	Digest string `json:"digest,omitempty" maxLength:"128" doc:"docker: the image's digest, as in sha256:…; never a tag."`
 	// PreviousDigest is what the caller believes runs now; for the record.
 	PreviousDigest string              `json:"previousDigest,omitempty" maxLength:"128" doc:"docker: what the caller believes runs now; for the record only."`
-	Artifacts      []ArtifactReference `json:"artifacts,omitempty" maxItems:"1000" doc:"host: the release's files."`
+	Artifacts      []ArtifactReference `json:"artifacts,omitempty" maxItems:"1000" doc:"compose, ssh, host: the release's files."`
 	Config         DeployConfig        `json:"config,omitzero" doc:"How the release runs."`
 	Hooks          Hooks               `json:"hooks,omitzero" doc:"Commands around the deployment."`
 }
@@ -29,12 +29,20 @@ type DeployConfig struct {
 	CPULimit      float64           `json:"cpuLimit,omitempty" minimum:"0" doc:"docker: in CPUs, as in 0.5."`
 	Command       []string          `json:"command,omitempty" doc:"docker: instead of the image's own."`
 	Labels        map[string]string `json:"labels,omitempty" doc:"docker: labels beside Stella's own."`
-	// CleanupPrevious false keeps the previous container, stopped.
-	CleanupPrevious *bool `json:"cleanupPrevious,omitempty" doc:"docker: false keeps the previous container, stopped."`
-	StopTimeout     int64 `json:"stopTimeout,omitempty" minimum:"0" doc:"How long the old version may take to stop, in seconds; 10 when left out."`
-	// Start and Stop are commands of a host release, run in current/ by sh.
-	Start string `json:"start,omitempty" maxLength:"16384" doc:"host: starts the release; it must return."`
-	Stop  string `json:"stop,omitempty" maxLength:"16384" doc:"host: stops the release."`
+	// CleanupPrevious false keeps what a rollback needs: the previous
+	// container, stopped; the previous compose project's files; the backup of
+	// an ssh target.
+	CleanupPrevious *bool `json:"cleanupPrevious,omitempty" doc:"docker, compose, ssh: false keeps the previous version, to roll back to without the server's history."`
+	// ExpectedDigests are the digests that a compose file must pin, by service.
+	ExpectedDigests map[string]string `json:"expectedDigests,omitempty" doc:"compose: for each service of the lock file, the digest of its image, as in sha256:…; a service that is not here is refused."`
+	Profiles        []string          `json:"profiles,omitempty" maxItems:"64" doc:"compose: the profiles to enable."`
+	// DeploymentTimeout is the limit of an ssh target's deploy script.
+	DeploymentTimeout int64 `json:"deploymentTimeout,omitempty" minimum:"0" maximum:"86400" doc:"ssh: how long the deploy script may take, in seconds; 1800 when left out."`
+	StopTimeout       int64 `json:"stopTimeout,omitempty" minimum:"0" doc:"How long the old version may take to stop, in seconds; 10 when left out."`
+	// Start and Stop are commands of a release, run by sh in current/ (host)
+	// or in the target's folder (ssh).
+	Start string `json:"start,omitempty" maxLength:"16384" doc:"ssh, host: starts the release; it must return."`
+	Stop  string `json:"stop,omitempty" maxLength:"16384" doc:"ssh, host: stops the release."`
 	// Unit is a systemd unit that is restarted instead of Start and Stop.
 	Unit        string       `json:"unit,omitempty" maxLength:"255" doc:"host: the systemd unit that runs the release, instead of start and stop."`
 	Keep        int          `json:"keep,omitempty" minimum:"0" maximum:"100" doc:"host: how many releases to keep; 5 when left out."`
@@ -45,17 +53,23 @@ type DeployConfig struct {
 type ArtifactReference struct {
 	_    struct{} `json:"-" additionalProperties:"true"`
 	Name string   `json:"name" maxLength:"4096" doc:"A relative path."`
-	// Type is file, deploy_script (run once in the new release before the
-	// switch) or systemd_unit.
-	Type string `json:"type,omitempty" doc:"file (the default), deploy_script or systemd_unit."`
+	// Type is file, deploy_script (run once in the new release), systemd_unit,
+	// compose_lock (a compose file with every image pinned) or env_file
+	// (variables for a compose file).
+	Type string `json:"type,omitempty" doc:"file (the default), deploy_script (ssh, host), systemd_unit (host), compose_lock or env_file (compose)."`
 	// Digest is checked always.
 	Digest  string `json:"digest,omitempty" maxLength:"128" doc:"sha256:… of the content; needed with a url."`
-	URL     string `json:"url,omitempty" maxLength:"4096" doc:"Where the agent gets the content (http or https)."`
+	URL     string `json:"url,omitempty" maxLength:"4096" doc:"Where the agent gets the content: http, https, or artifact://sha256:… for what was pushed to Stella."`
 	Content []byte `json:"content,omitempty" doc:"The content itself, in base64."`
 	Mode    string `json:"mode,omitempty" maxLength:"5" doc:"Permissions in octal; 0644, or 0755 for a deploy_script, when left out."`
 }
 
-// Hooks run around a deployment, on the agent's host.
+// ArtifactScheme begins the URL of an artifact in Stella's own store:
+// artifact://sha256:….
+const ArtifactScheme = "artifact://"
+
+// Hooks run around a deployment: on the agent's host, and on the remote host of
+// an ssh target.
 type Hooks struct {
 	PreDeploy  *Hook `json:"preDeploy,omitempty" doc:"Before anything is touched; a failure ends the task."`
 	PostDeploy *Hook `json:"postDeploy,omitempty" doc:"When the new version is healthy; a failure rolls it back."`
@@ -90,7 +104,7 @@ type RollbackPayload struct {
 	ContainerName string `json:"containerName,omitempty" maxLength:"255" doc:"docker: the container; the target's name when left out."`
 	// TargetDigest or ReleaseID choose a version; the previous one otherwise.
 	TargetDigest string `json:"targetDigest,omitempty" maxLength:"128" doc:"docker: the digest to go back to."`
-	ReleaseID    string `json:"releaseId,omitempty" maxLength:"128" doc:"host: the release to go back to."`
+	ReleaseID    string `json:"releaseId,omitempty" maxLength:"128" doc:"compose, ssh, host: the release to go back to."`
 	// Deploy is filled in by the server: the deployment to repeat when the
 	// target has kept nothing to restore.
 	Deploy *DeployPayload `json:"deploy,omitempty" doc:"Filled in by the server."`

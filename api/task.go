@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -83,7 +84,7 @@ type AgentTask struct {
 // AgentTarget is what an agent must know of a target.
 type AgentTarget struct {
 	Name        string       `json:"name" doc:"The target's name."`
-	Kind        string       `json:"kind" doc:"docker or host."`
+	Kind        string       `json:"kind" doc:"docker, compose, ssh or host."`
 	Environment string       `json:"environment,omitempty" doc:"The target's environment."`
 	Config      TargetConfig `json:"config" doc:"How it is reached and where things go on it."`
 }
@@ -91,6 +92,24 @@ type AgentTarget struct {
 // Credentials go with a task to its agent and nowhere else.
 type Credentials struct {
 	Registry *RegistryAuth `json:"registry,omitempty" doc:"The image registry's."`
+	// Secrets are the values that secret://name stands for in the task and in
+	// its target, by name. The server fills them in when an agent gets the
+	// task; a request has none.
+	Secrets map[string]string `json:"secrets,omitempty" doc:"Filled in by the server: the values of secret://name in the task and its target, by name."`
+}
+
+// SecretScheme begins a reference to a secret: secret://name.
+const SecretScheme = "secret://"
+
+// Secret returns the value that a reference (secret://name) stands for; false
+// when it is no reference, or of a secret that did not come with the task.
+func (c *Credentials) Secret(ref string) (string, bool) {
+	name, ok := strings.CutPrefix(ref, SecretScheme)
+	if !ok || c == nil {
+		return "", false
+	}
+	value, ok := c.Secrets[name]
+	return value, ok
 }
 
 // RegistryAuth logs in to an image registry.
@@ -132,7 +151,7 @@ type TasksRequest struct {
 
 // TargetSelector picks targets; every field that is set must match.
 type TargetSelector struct {
-	Kind        string            `json:"kind,omitempty" maxLength:"20" doc:"docker or host."`
+	Kind        string            `json:"kind,omitempty" maxLength:"20" doc:"docker, compose, ssh or host."`
 	Environment string            `json:"environment,omitempty" maxLength:"255" doc:"The targets' environment."`
 	Labels      map[string]string `json:"labels,omitempty" doc:"Labels that the targets must have, with these values."`
 }

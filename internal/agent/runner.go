@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/secret"
 )
 
 // runner runs tasks: it writes them to the journal before they begin, keeps
@@ -148,6 +151,11 @@ func (r *runner) run(ctx context.Context, a *activeTask, t *api.AgentTask) {
 		if e == nil {
 			return deploy.Ended(ctx, t, time.Now(), nil, deploy.Fail(api.ErrUnsupported,
 				"this agent has no executor for targets of kind %q: update it, or give the target another agent", t.Target.Kind))
+		}
+		if t.Credentials != nil {
+			if t.Payload, err = secret.Resolve(t.Payload, t.Credentials.Secrets); err != nil {
+				return deploy.Ended(ctx, t, time.Now(), nil, deploy.Fail(api.ErrInvalidPayload, "%w", err))
+			}
 		}
 		return e.Run(ctx, t, r.env(a))
 	}))
@@ -343,8 +351,11 @@ func (r *runner) drain(ctx context.Context) error {
 // secretsOf lists what must not be seen in a task's log.
 func secretsOf(t *api.AgentTask) []string {
 	var out []string
-	if c := t.Credentials; c != nil && c.Registry != nil {
-		out = append(out, c.Registry.Password, c.Registry.Token)
+	if c := t.Credentials; c != nil {
+		out = slices.AppendSeq(out, maps.Values(c.Secrets))
+		if c.Registry != nil {
+			out = append(out, c.Registry.Password, c.Registry.Token)
+		}
 	}
 	var p struct {
 		Environment map[string]string `json:"environment"`

@@ -16,8 +16,11 @@ const minSecret = 6
 // and the values of environment variables.
 func SecretsOf(c *api.Credentials, p *api.DeployPayload) []string {
 	var all []string
-	if c != nil && c.Registry != nil {
-		all = append(all, c.Registry.Password, c.Registry.Token)
+	if c != nil {
+		all = slices.AppendSeq(all, maps.Values(c.Secrets))
+		if c.Registry != nil {
+			all = append(all, c.Registry.Password, c.Registry.Token)
+		}
 	}
 	if p != nil {
 		all = slices.AppendSeq(all, maps.Values(p.Config.Environment))

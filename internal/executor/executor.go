@@ -11,6 +11,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/artifact"
 )
 
 // Executor does the tasks of one kind of target.
@@ -54,4 +55,13 @@ type Env struct {
 	Journal deploy.Journal
 	// Log takes the task's log and phases.
 	Log deploy.Log
+	// Artifacts is Stella's store of artifacts, for those of the task whose
+	// URL begins with artifact://; nil when there is none, and in Recover.
+	Artifacts artifact.Source
+	// Credentials gets the task's credentials anew from the server: after a
+	// crash the journal has none, and an executor may need them to undo. It
+	// waits for a server that is away, until ctx ends. It fails for good, with
+	// a deploy.Error, when another agent has the target by now: then nothing
+	// may be touched. Nil where there are none.
+	Credentials func(ctx context.Context) (*api.Credentials, error)
 }

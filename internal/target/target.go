@@ -18,7 +18,7 @@ import (
 )
 
 // Kinds are the kinds of target that there are executors for.
-var Kinds = []string{"docker", "host"}
+var Kinds = []string{"docker", "compose", "ssh", "host"}
 
 // Target is something that is deployed to. Either AgentID names the one agent
 // that reaches it, or Selector picks the agents that do.
@@ -73,9 +73,20 @@ func (t *Target) validate() error {
 	if s := t.Selector; s != nil && s.Group == "" && s.Environment == "" && len(s.Labels) == 0 {
 		return fault.InvalidField("body.agentSelector", "an empty selector would match every agent: give a group, an environment or labels")
 	}
+	return t.validateConfig()
+}
+
+func (t *Target) validateConfig() error {
 	c := t.Config
-	if t.Kind == "host" && !isAbsolute(c.Directory) {
-		return fault.InvalidField("body.config.directory", "a host target needs the absolute path of the folder that holds its releases")
+	if t.Kind != "docker" && !isAbsolute(c.Directory) {
+		return fault.InvalidField("body.config.directory", "%s target needs the absolute path of the folder that is deployed to",
+			map[string]string{"compose": "a compose", "ssh": "an ssh", "host": "a host"}[t.Kind])
+	}
+	if err := t.validateSSH(); err != nil {
+		return err
+	}
+	if c.Project != "" && (t.Kind != "compose" || !projectPattern.MatchString(c.Project)) {
+		return fault.InvalidField("body.config.project", "a compose project's name is made of lower-case letters, digits, hyphens and underscores, and begins with a letter or digit")
 	}
 	if c.Directory != "" && path.Clean(strings.ReplaceAll(c.Directory, `\`, "/")) == "/" {
 		return fault.InvalidField("body.config.directory", "releases cannot live in the root folder itself")

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"stella-ops.org/stella/api"
@@ -130,17 +131,8 @@ func (p *deployPayload) validate(tgt *target.Target) error {
 		if len(p.Artifacts) > 0 {
 			return fault.InvalidField(at+"artifacts", "a docker target takes an image, not artifacts")
 		}
-	case "host":
-		if p.Image != "" || p.Digest != "" {
-			return fault.InvalidField(at+"image", "target %s is a host: it takes artifacts, not an image", tgt.Name)
-		}
-		if len(p.Artifacts) == 0 {
-			return fault.InvalidField(at+"artifacts", "a release needs at least one file")
-		}
-		if p.Config.Unit != "" && (p.Config.Start != "" || p.Config.Stop != "") {
-			return fault.InvalidField(at+"config.unit", "give either a systemd unit or start and stop commands")
-		}
-		if err := checkArtifacts(at+"artifacts", p.Artifacts); err != nil {
+	default:
+		if err := p.validateFiles(at, tgt); err != nil {
 			return err
 		}
 	}
@@ -167,6 +159,53 @@ func (p *deployPayload) validate(tgt *target.Target) error {
 	return checkHealth(at+"config.healthCheck", tgt.Kind, c.HealthCheck)
 }
 
+// artifactTypes are the types of files that a kind of target takes.
+var artifactTypes = map[string][]string{
+	"compose": {"compose_lock", "file", "env_file"},
+	"ssh":     {"file", "deploy_script"},
+	"host":    {"file", "deploy_script", "systemd_unit"},
+}
+
+// validateFiles checks a deployment that is made of files.
+func (p *deployPayload) validateFiles(at string, tgt *target.Target) error {
+	if p.Image != "" || p.Digest != "" {
+		return fault.InvalidField(at+"image", "target %s is of kind %s: it takes artifacts, not an image", tgt.Name, tgt.Kind)
+	}
+	if len(p.Artifacts) == 0 {
+		return fault.InvalidField(at+"artifacts", "a release needs at least one file")
+	}
+	if p.Config.Unit != "" && tgt.Kind != "host" {
+		return fault.InvalidField(at+"config.unit", "only a host target has systemd units")
+	}
+	if p.Config.Unit != "" && (p.Config.Start != "" || p.Config.Stop != "") {
+		return fault.InvalidField(at+"config.unit", "give either a systemd unit or start and stop commands")
+	}
+	if err := checkArtifacts(at+"artifacts", p.Artifacts, artifactTypes[tgt.Kind]...); err != nil {
+		return err
+	}
+	if tgt.Kind != "compose" {
+		return nil
+	}
+	locks := 0
+	for i := range p.Artifacts {
+		if p.Artifacts[i].Type == "compose_lock" {
+			locks++
+		}
+	}
+	if locks != 1 {
+		return fault.InvalidField(at+"artifacts", "a compose deployment has one artifact of type compose_lock, and here are %d; `stella compose lock` makes one of a compose file", locks)
+	}
+	if len(p.Config.ExpectedDigests) == 0 {
+		return fault.InvalidField(at+"config.expectedDigests", "say which digest each service must have; `stella deploy` reads them from the lock file")
+	}
+	for service, digest := range p.Config.ExpectedDigests {
+		if !digestPattern.MatchString(digest) {
+			return fault.InvalidField(at+"config.expectedDigests", "%q of the service %s is no digest: it is sha256: and 64 hexadecimal digits", clip(digest), clip(service))
+		}
+	}
+	return nil
+}
+
 func checkHealth(at, kind string, h *api.HealthCheck) error {
 	if h == nil {
 		return nil
@@ -185,8 +224,8 @@ func checkHealth(at, kind string, h *api.HealthCheck) error {
 			return fault.InvalidField(at+".command", "a command check needs a program to run")
 		}
 	case "docker":
-		if kind != "docker" {
-			return fault.InvalidField(at+".type", "only a docker target has an image with a HEALTHCHECK")
+		if kind != "docker" && kind != "compose" {
+			return fault.InvalidField(at+".type", "only docker and compose targets have images with a HEALTHCHECK")
 		}
 	default:
 		return fault.InvalidField(at+".type", "%q is no health check: use http, tcp, command or docker", clip(h.Type))
@@ -196,7 +235,7 @@ func checkHealth(at, kind string, h *api.HealthCheck) error {
 
 // checkArtifacts checks names and content, and fills in the digest of content
 // that came along.
-func checkArtifacts(at string, list []api.ArtifactReference) error {
+func checkArtifacts(at string, list []api.ArtifactReference, types ...string) error {
 	seen := map[string]bool{}
 	for i := range list {
 		a, here := &list[i], fmt.Sprintf("%s[%d]", at, i)
@@ -208,10 +247,8 @@ func checkArtifacts(at string, list []api.ArtifactReference) error {
 			return fault.InvalidField(here+".name", "%q is there twice", clip(a.Name))
 		}
 		seen[a.Name] = true
-		switch a.Type {
-		case "", "file", "deploy_script", "systemd_unit":
-		default:
-			return fault.InvalidField(here+".type", "%q is no type of artifact: use file, deploy_script or systemd_unit", clip(a.Type))
+		if a.Type != "" && !slices.Contains(types, a.Type) {
+			return fault.InvalidField(here+".type", "an artifact of type %q does not fit here: use one of %s", clip(a.Type), strings.Join(types, ", "))
 		}
 		if a.Mode != "" && !modePattern.MatchString(a.Mode) {
 			return fault.InvalidField(here+".mode", "%q are no permissions: give them in octal, as in 0644", clip(a.Mode))
@@ -220,8 +257,15 @@ func checkArtifacts(at string, list []api.ArtifactReference) error {
 			if len(a.Content) > 0 {
 				return fault.InvalidField(here+".url", "give either a url or the content")
 			}
+			if digest, ok := strings.CutPrefix(a.URL, api.ArtifactScheme); ok {
+				if !digestPattern.MatchString(digest) || a.Digest != "" && a.Digest != digest {
+					return fault.InvalidField(here+".url", "what was pushed to Stella is named by its digest, as in artifact://sha256:…")
+				}
+				a.Digest = digest
+				continue
+			}
 			if !strings.HasPrefix(a.URL, "http://") && !strings.HasPrefix(a.URL, "https://") {
-				return fault.InvalidField(here+".url", "it must begin with http:// or https://")
+				return fault.InvalidField(here+".url", "it must begin with http://, https:// or artifact://")
 			}
 			if !digestPattern.MatchString(a.Digest) {
 				return fault.InvalidField(here+".digest", "content from a url needs its digest, as in sha256:…")
@@ -252,7 +296,7 @@ func (p *rollbackPayload) validate(*target.Target) error {
 }
 
 func (p *healthPayload) validate(tgt *target.Target) error {
-	if p.HealthCheck == nil && tgt.Kind != "docker" {
+	if p.HealthCheck == nil && tgt.Kind != "docker" && tgt.Kind != "compose" {
 		return fault.InvalidField("body.payload.healthCheck", "say what to check")
 	}
 	return checkHealth("body.payload.healthCheck", tgt.Kind, p.HealthCheck)
@@ -269,7 +313,7 @@ func (p *uploadPayload) validate(*target.Target) error {
 	if len(p.Files) == 0 {
 		return fault.InvalidField("body.payload.files", "say which files to put there")
 	}
-	return checkArtifacts("body.payload.files", p.Files)
+	return checkArtifacts("body.payload.files", p.Files, "file")
 }
 
 func (p *stickerPayload) validate(*target.Target) error {

@@ -34,7 +34,18 @@ const (
 	TypeFile         = "file"
 	TypeDeployScript = "deploy_script"
 	TypeSystemdUnit  = "systemd_unit"
+	TypeComposeLock  = "compose_lock"
+	TypeEnvFile      = "env_file"
 )
+
+// Source is Stella's own store of artifacts, as far as the task at hand may
+// read it.
+type Source interface {
+	// Open returns the content of an artifact of the task, by its digest
+	// (sha256:…), from an offset in bytes on. An error is a deploy.Error, which
+	// says whether it may be gone later.
+	Open(ctx context.Context, digest string, offset int64) (io.ReadCloser, error)
+}
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
@@ -47,9 +58,9 @@ func Validate(a *api.ArtifactReference) error {
 		return deploy.Fail(api.ErrInvalidPayload, "artifact %q: "+format, append([]any{a.Name}, args...)...)
 	}
 	switch a.Type {
-	case "", TypeFile, TypeDeployScript, TypeSystemdUnit:
+	case "", TypeFile, TypeDeployScript, TypeSystemdUnit, TypeComposeLock, TypeEnvFile:
 	default:
-		return invalid("type %q is not known; use file, deploy_script or systemd_unit", a.Type)
+		return invalid("type %q is not known; use file, deploy_script, systemd_unit, compose_lock or env_file", a.Type)
 	}
 	if a.Digest != "" && !digestPattern.MatchString(a.Digest) {
 		return invalid("digest %q is not sha256: and 64 hexadecimal digits", a.Digest)
@@ -62,6 +73,12 @@ func Validate(a *api.ArtifactReference) error {
 	}
 	if len(a.Content) > 0 {
 		return invalid("it has both content and a url; give one of them")
+	}
+	if stored, ok := strings.CutPrefix(a.URL, api.ArtifactScheme); ok {
+		if stored != a.Digest {
+			return invalid("its url names %s, and its digest is %q", stored, a.Digest)
+		}
+		return nil
 	}
 	u, err := url.Parse(a.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -121,10 +138,18 @@ var client = &http.Client{Transport: &http.Transport{
 
 // Copy writes an artifact's content to dst and returns its size. An error
 // means that what dst got must not be used; a wrong digest is one of type
-// digest_mismatch.
-func Copy(ctx context.Context, dst io.Writer, a *api.ArtifactReference) (int64, error) {
+// digest_mismatch. Store may be nil where there is none.
+func Copy(ctx context.Context, dst io.Writer, a *api.ArtifactReference, store Source) (int64, error) {
 	src := io.Reader(bytes.NewReader(a.Content))
-	if a.URL != "" {
+	switch {
+	case strings.HasPrefix(a.URL, api.ArtifactScheme):
+		if store == nil {
+			return 0, deploy.Fail(api.ErrPullFailed, "artifact %q is in Stella's store, which cannot be reached from here", a.Name)
+		}
+		stored := &storedReader{ctx: ctx, store: store, digest: a.Digest}
+		defer stored.Close()
+		src = stored
+	case a.URL != "":
 		body, err := get(ctx, a)
 		if err != nil {
 			return 0, err
@@ -135,6 +160,8 @@ func Copy(ctx context.Context, dst io.Writer, a *api.ArtifactReference) (int64, 
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, MaxSize+1))
 	switch {
+	case ctx.Err() != nil && err != nil:
+		return n, context.Cause(ctx)
 	case err != nil:
 		return n, deploy.Fail(api.ErrPullFailed, "get artifact %q: %w", a.Name, err).Retry()
 	case n > MaxSize:

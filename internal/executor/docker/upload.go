@@ -90,7 +90,7 @@ func (t *target) gather(ctx context.Context, s *uploadState, files []api.Artifac
 	defer out.Close()
 	w := tar.NewWriter(out)
 	for i := range files {
-		if err := add(ctx, w, s.Folder, &files[i]); err != nil {
+		if err := add(ctx, w, s.Folder, &files[i], t.env.Artifacts); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (t *target) gather(ctx context.Context, s *uploadState, files []api.Artifac
 }
 
 // add gets a file, whose size an archive must know beforehand, and appends it.
-func add(ctx context.Context, w *tar.Writer, folder string, a *api.ArtifactReference) error {
+func add(ctx context.Context, w *tar.Writer, folder string, a *api.ArtifactReference, store artifact.Source) error {
 	mode, err := artifact.Mode(a)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func add(ctx context.Context, w *tar.Writer, folder string, a *api.ArtifactRefer
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	defer f.Close()
-	size, err := artifact.Copy(ctx, f, a)
+	size, err := artifact.Copy(ctx, f, a, store)
 	if err != nil {
 		return err
 	}

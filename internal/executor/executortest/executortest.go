@@ -10,9 +10,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +30,9 @@ type Fixture struct {
 	Executor executor.Executor
 	TargetID string
 	Target   api.AgentTarget
+	// Credentials go with each task, and are had anew in a recovery; none of
+	// their values may get into a record.
+	Credentials *api.Credentials
 	// Deploy makes the payload that deploys a version, under a release id of
 	// the same name, with a health check over http.
 	Deploy func(version string) api.DeployPayload
@@ -101,12 +106,19 @@ func (b *bench) task(kind api.TaskType, payload any) *api.AgentTask {
 	return &api.AgentTask{
 		ID: fmt.Sprintf("task-%d-%d", b.n, time.Now().UnixNano()), Attempt: 1, Type: kind,
 		TargetID: b.TargetID, Target: b.Target, Payload: data, Token: secret,
+		Credentials: b.Credentials,
 	}
 }
 
-func (b *bench) env(j deploy.Journal) executor.Env {
+func (b *bench) env(j *journal) executor.Env {
+	if b.Credentials != nil {
+		j.kept = slices.Collect(maps.Values(b.Credentials.Secrets))
+	}
 	b.log = &recorder{on: map[string]func(){}}
-	return executor.Env{AgentID: "agent-1", DataDir: b.data, Journal: j, Log: b.log}
+	return executor.Env{
+		AgentID: "agent-1", DataDir: b.data, Journal: j, Log: b.log,
+		Credentials: func(context.Context) (*api.Credentials, error) { return b.Credentials, nil },
+	}
 }
 
 // do runs a task to its end.
@@ -248,6 +260,7 @@ func (b *bench) hookFile() (func(name string) *api.Hook, func(name string) int) 
 // journal keeps the last record as JSON, and can kill the agent at a write.
 type journal struct {
 	t      *testing.T
+	kept   []string // what no record may hold, beside the secret
 	last   []byte
 	writes int
 	stopAt int  // the write at which to kill
@@ -260,8 +273,10 @@ func (j *journal) Save(_ context.Context, rec *deploy.Record) error {
 	if err != nil {
 		return err
 	}
-	if strings.Contains(string(data), secret) {
-		j.t.Errorf("a record holds a secret: %s", data)
+	for _, s := range append(j.kept, secret) {
+		if strings.Contains(string(data), s) {
+			j.t.Errorf("a record holds a secret: %s", data)
+		}
 	}
 	j.writes++
 	switch {

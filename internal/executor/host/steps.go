@@ -48,7 +48,7 @@ func (d *deployment) stage(ctx context.Context) error {
 	}
 	for i := range d.payload.Artifacts {
 		a := &d.payload.Artifacts[i]
-		size, err := put(ctx, root, a.Name, a)
+		size, err := put(ctx, root, a.Name, a, d.env.Artifacts)
 		if err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func verified(a *api.ArtifactReference) string {
 }
 
 // put writes an artifact to a name below a root that must not exist there.
-func put(ctx context.Context, root *os.Root, name string, a *api.ArtifactReference) (int64, error) {
+func put(ctx context.Context, root *os.Root, name string, a *api.ArtifactReference, store artifact.Source) (int64, error) {
 	mode, err := artifact.Mode(a)
 	if err != nil {
 		return 0, err
@@ -89,7 +89,7 @@ func put(ctx context.Context, root *os.Root, name string, a *api.ArtifactReferen
 		return 0, deploy.Fail(api.ErrInvalidPayload, "write %q: %w", a.Name, err)
 	}
 	defer f.Close()
-	size, err := artifact.Copy(ctx, f, a)
+	size, err := artifact.Copy(ctx, f, a, store)
 	if err != nil {
 		return 0, err
 	}

@@ -29,6 +29,7 @@ type uploadState struct {
 type uploading struct {
 	files []api.ArtifactReference
 	log   deploy.Log
+	store artifact.Source
 }
 
 func (e *Executor) upload(ctx context.Context, task *api.AgentTask, env executor.Env) (*api.TaskResult, error) {
@@ -56,7 +57,7 @@ func (e *Executor) upload(ctx context.Context, task *api.AgentTask, env executor
 		seen[name] = true
 		s.Names = append(s.Names, name)
 	}
-	return deploy.Run(ctx, task, s.plan(&uploading{files: p.Files, log: env.Log}), env.Journal, env.Log), nil
+	return deploy.Run(ctx, task, s.plan(&uploading{files: p.Files, log: env.Log, store: env.Artifacts}), env.Journal, env.Log), nil
 }
 
 // plan is the upload's steps; u is nil after a crash.
@@ -94,7 +95,7 @@ func (s *uploadState) stage(ctx context.Context, u *uploading) error {
 		}
 	}
 	for i := range u.files {
-		size, err := put(ctx, root, s.fresh(i), &u.files[i])
+		size, err := put(ctx, root, s.fresh(i), &u.files[i], u.store)
 		if err != nil {
 			return err
 		}

@@ -151,8 +151,10 @@ const (
 
 // Defines values for TargetRequestKind.
 const (
-	TargetRequestKindDocker TargetRequestKind = "docker"
-	TargetRequestKindHost   TargetRequestKind = "host"
+	TargetRequestKindCompose TargetRequestKind = "compose"
+	TargetRequestKindDocker  TargetRequestKind = "docker"
+	TargetRequestKindHost    TargetRequestKind = "host"
+	TargetRequestKindSsh     TargetRequestKind = "ssh"
 )
 
 // Defines values for TaskPriority.
@@ -462,7 +464,7 @@ type AgentTarget struct {
 	// Environment The target's environment.
 	Environment *string `json:"environment,omitempty"`
 
-	// Kind docker or host.
+	// Kind docker, compose, ssh or host.
 	Kind string `json:"kind"`
 
 	// Name The target's name.
@@ -551,10 +553,10 @@ type ArtifactReference struct {
 	// Name A relative path.
 	Name string `json:"name"`
 
-	// Type file (the default), deploy_script or systemd_unit.
+	// Type file (the default), deploy_script (ssh, host), systemd_unit (host), compose_lock or env_file (compose).
 	Type *string `json:"type,omitempty"`
 
-	// Url Where the agent gets the content (http or https).
+	// Url Where the agent gets the content: http, https, or artifact://sha256:… for what was pushed to Stella.
 	Url                  *string                `json:"url,omitempty"`
 	AdditionalProperties map[string]interface{} `json:"-"`
 }
@@ -826,6 +828,9 @@ type CompleteResponse struct {
 type Credentials struct {
 	// Registry RegistryAuth logs in to an image registry.
 	Registry *RegistryAuth `json:"registry,omitempty"`
+
+	// Secrets Filled in by the server: the values of secret://name in the task and its target, by name.
+	Secrets *map[string]string `json:"secrets,omitempty"`
 }
 
 // Deleted Deleted is the answer of every DELETE.
@@ -836,7 +841,7 @@ type Deleted struct {
 
 // DeployConfig DeployConfig is how the release runs.
 type DeployConfig struct {
-	// CleanupPrevious docker: false keeps the previous container, stopped.
+	// CleanupPrevious docker, compose, ssh: false keeps the previous version, to roll back to without the server's history.
 	CleanupPrevious *bool `json:"cleanupPrevious,omitempty"`
 
 	// Command docker: instead of the image's own.
@@ -848,8 +853,14 @@ type DeployConfig struct {
 	// CpuLimit docker: in CPUs, as in 0.5.
 	CpuLimit *float64 `json:"cpuLimit,omitempty"`
 
+	// DeploymentTimeout ssh: how long the deploy script may take, in seconds; 1800 when left out.
+	DeploymentTimeout *int64 `json:"deploymentTimeout,omitempty"`
+
 	// Environment Environment variables. Their values are kept encrypted and shown masked.
 	Environment *map[string]string `json:"environment,omitempty"`
+
+	// ExpectedDigests compose: for each service of the lock file, the digest of its image, as in sha256:…; a service that is not here is refused.
+	ExpectedDigests *map[string]string `json:"expectedDigests,omitempty"`
 
 	// HealthCheck HealthCheck tells whether a version works. It is tried every interval until it has passed, or until the timeout.
 	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
@@ -869,6 +880,9 @@ type DeployConfig struct {
 	// Ports docker: [ip:]host:container[/protocol].
 	Ports *[]string `json:"ports"`
 
+	// Profiles compose: the profiles to enable.
+	Profiles *[]string `json:"profiles"`
+
 	// ReleaseId The release's id; the task's id when left out.
 	ReleaseId *string `json:"releaseId,omitempty"`
 
@@ -878,10 +892,10 @@ type DeployConfig struct {
 	// RestartPolicy docker: no, always, unless-stopped (the default) or on-failure[:n].
 	RestartPolicy *string `json:"restartPolicy,omitempty"`
 
-	// Start host: starts the release; it must return.
+	// Start ssh, host: starts the release; it must return.
 	Start *string `json:"start,omitempty"`
 
-	// Stop host: stops the release.
+	// Stop ssh, host: stops the release.
 	Stop *string `json:"stop,omitempty"`
 
 	// StopTimeout How long the old version may take to stop, in seconds; 10 when left out.
@@ -896,7 +910,7 @@ type DeployConfig struct {
 
 // DeployPayload DeployPayload is what a deploy task deploys.
 type DeployPayload struct {
-	// Artifacts host: the release's files.
+	// Artifacts compose, ssh, host: the release's files.
 	Artifacts *[]ArtifactReference `json:"artifacts"`
 
 	// Config DeployConfig is how the release runs.
@@ -905,7 +919,7 @@ type DeployPayload struct {
 	// Digest docker: the image's digest, as in sha256:…; never a tag.
 	Digest *string `json:"digest,omitempty"`
 
-	// Hooks Hooks run around a deployment, on the agent's host.
+	// Hooks Hooks run around a deployment: on the agent's host, and on the remote host of an ssh target.
 	Hooks *Hooks `json:"hooks,omitempty"`
 
 	// Image docker: the image's repository.
@@ -1015,7 +1029,7 @@ type Hook struct {
 	Timeout *int64 `json:"timeout,omitempty"`
 }
 
-// Hooks Hooks run around a deployment, on the agent's host.
+// Hooks Hooks run around a deployment: on the agent's host, and on the remote host of an ssh target.
 type Hooks struct {
 	// PostDeploy Hook is a command with its limits.
 	PostDeploy *Hook `json:"postDeploy,omitempty"`
@@ -1325,11 +1339,89 @@ type RollbackPayload struct {
 	// Deploy DeployPayload is what a deploy task deploys.
 	Deploy *DeployPayload `json:"deploy,omitempty"`
 
-	// ReleaseId host: the release to go back to.
+	// ReleaseId compose, ssh, host: the release to go back to.
 	ReleaseId *string `json:"releaseId,omitempty"`
 
 	// TargetDigest docker: the digest to go back to.
 	TargetDigest *string `json:"targetDigest,omitempty"`
+}
+
+// SSHConfig SSHConfig is how a remote host is reached.
+type SSHConfig struct {
+	// Agent Whether to log in by the ssh-agent of the agent's host ($SSH_AUTH_SOCK).
+	Agent *bool `json:"agent,omitempty"`
+
+	// ConnectionTimeout How long connecting may take, in milliseconds; 30000 when left out.
+	ConnectionTimeout *int64 `json:"connectionTimeout,omitempty"`
+
+	// Host The host's name or address, as the agent or the jump before it sees it.
+	Host string `json:"host"`
+
+	// HostKeys The host's public keys, each as in ssh-ed25519 AAAA…; stella target scan shows them.
+	HostKeys *[]string `json:"hostKeys"`
+
+	// Jumps Hosts to go through, in order, the first from the agent.
+	Jumps *[]SSHHop `json:"jumps"`
+
+	// KeepAliveInterval How often a silent connection is tried, in milliseconds; 15000 when left out.
+	KeepAliveInterval *int64 `json:"keepAliveInterval,omitempty"`
+
+	// KnownHosts A known_hosts file on the agent's host; without it and without hostKeys, those of the agent's user and of its system.
+	KnownHosts *string `json:"knownHosts,omitempty"`
+
+	// PassphraseRef The private key's passphrase, as in secret://name.
+	PassphraseRef *string `json:"passphraseRef,omitempty"`
+
+	// PasswordRef The password, as in secret://name.
+	PasswordRef *string `json:"passwordRef,omitempty"`
+
+	// Port 22 when left out.
+	Port *int64 `json:"port,omitempty"`
+
+	// PrivateKeyRef The private key, as in secret://name, or as in file:///path on the agent's host.
+	PrivateKeyRef *string `json:"privateKeyRef,omitempty"`
+
+	// Sudo Whether files are put and commands run by sudo.
+	Sudo *bool `json:"sudo,omitempty"`
+
+	// SudoPasswordRef sudo's password, as in secret://name; none when sudo asks for none.
+	SudoPasswordRef *string `json:"sudoPasswordRef,omitempty"`
+
+	// SudoUser The user to become by sudo; root when left out.
+	SudoUser *string `json:"sudoUser,omitempty"`
+
+	// Username The user to log in as.
+	Username string `json:"username"`
+}
+
+// SSHHop SSHHop is one SSH server and how to log in to it. Its key is always checked.
+type SSHHop struct {
+	// Agent Whether to log in by the ssh-agent of the agent's host ($SSH_AUTH_SOCK).
+	Agent *bool `json:"agent,omitempty"`
+
+	// Host The host's name or address, as the agent or the jump before it sees it.
+	Host string `json:"host"`
+
+	// HostKeys The host's public keys, each as in ssh-ed25519 AAAA…; stella target scan shows them.
+	HostKeys *[]string `json:"hostKeys"`
+
+	// KnownHosts A known_hosts file on the agent's host; without it and without hostKeys, those of the agent's user and of its system.
+	KnownHosts *string `json:"knownHosts,omitempty"`
+
+	// PassphraseRef The private key's passphrase, as in secret://name.
+	PassphraseRef *string `json:"passphraseRef,omitempty"`
+
+	// PasswordRef The password, as in secret://name.
+	PasswordRef *string `json:"passwordRef,omitempty"`
+
+	// Port 22 when left out.
+	Port *int64 `json:"port,omitempty"`
+
+	// PrivateKeyRef The private key, as in secret://name, or as in file:///path on the agent's host.
+	PrivateKeyRef *string `json:"privateKeyRef,omitempty"`
+
+	// Username The user to log in as.
+	Username string `json:"username"`
 }
 
 // ServerStatus ServerStatus is the answer of GET /healthz and of GET /readyz.
@@ -1370,7 +1462,7 @@ type Target struct {
 	// Id The id; it never changes.
 	Id string `json:"id"`
 
-	// Kind docker or host.
+	// Kind docker, compose, ssh or host.
 	Kind string `json:"kind"`
 
 	// Labels Labels to select it by.
@@ -1385,11 +1477,17 @@ type Target struct {
 
 // TargetConfig TargetConfig says how the target is reached and where things go on it.
 type TargetConfig struct {
-	// Directory host: the absolute folder that holds releases/ and current.
+	// Directory host: the absolute folder that holds releases/ and current; compose: the project's folder; ssh: the folder on the remote host.
 	Directory *string `json:"directory,omitempty"`
 
-	// DockerHost docker: the engine, as in unix:///var/run/docker.sock; the agent's own when left out.
+	// DockerHost docker, compose: the engine, as in unix:///var/run/docker.sock; the agent's own when left out.
 	DockerHost *string `json:"dockerHost,omitempty"`
+
+	// Project compose: the project's name; made of the target's name when left out.
+	Project *string `json:"project,omitempty"`
+
+	// Ssh SSHConfig is how a remote host is reached.
+	Ssh *SSHConfig `json:"ssh,omitempty"`
 
 	// StickerLocation docker: where the version sticker is kept.
 	StickerLocation *TargetConfigStickerLocation `json:"stickerLocation,omitempty"`
@@ -1427,7 +1525,7 @@ type TargetRequest struct {
 	// Environment The environment, as in production.
 	Environment *string `json:"environment,omitempty"`
 
-	// Kind docker: containers of an engine; host: releases in a folder.
+	// Kind docker: containers of an engine; compose: projects of one; ssh: a folder on a remote host; host: releases in a folder of the agent's own host.
 	Kind TargetRequestKind `json:"kind"`
 
 	// Labels Labels to select it by.
@@ -1437,7 +1535,7 @@ type TargetRequest struct {
 	Name string `json:"name"`
 }
 
-// TargetRequestKind docker: containers of an engine; host: releases in a folder.
+// TargetRequestKind docker: containers of an engine; compose: projects of one; ssh: a folder on a remote host; host: releases in a folder of the agent's own host.
 type TargetRequestKind string
 
 // TargetSelector TargetSelector picks targets; every field that is set must match.
@@ -1445,7 +1543,7 @@ type TargetSelector struct {
 	// Environment The targets' environment.
 	Environment *string `json:"environment,omitempty"`
 
-	// Kind docker or host.
+	// Kind docker, compose, ssh or host.
 	Kind *string `json:"kind,omitempty"`
 
 	// Labels Labels that the targets must have, with these values.
@@ -2052,7 +2150,7 @@ type EventListParams struct {
 
 // TargetListParams defines parameters for TargetList.
 type TargetListParams struct {
-	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: id (a text); name (a text); kind (docker, host); environment (a text); agent (an id or a name); label.KEY (a label); createdAt (a time); updatedAt (a time).
+	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: id (a text); name (a text); kind (docker, compose, ssh, host); environment (a text); agent (an id or a name); label.KEY (a label); createdAt (a time); updatedAt (a time).
 	Filter *string `form:"filter,omitempty" json:"filter,omitempty"`
 
 	// Sort The order: fields with commas between them, a minus before those that go down. The fields: id, name, kind, environment, createdAt. It is id when left out.
