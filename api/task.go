@@ -205,6 +205,7 @@ const (
 	ErrAgentRestarted    = "agent_restarted"
 	ErrUnsupported       = "unsupported"
 	ErrInvalidPayload    = "invalid_payload"
+	ErrSecretMissing     = "secret_missing"
 	ErrTargetUnreachable = "target_unreachable"
 	ErrInternal          = "internal"
 )
@@ -261,6 +262,12 @@ type CompleteRequest struct {
 type CompleteResponse struct {
 	Acknowledged bool   `json:"acknowledged" doc:"Whether the result counts. Either way it need not be sent again."`
 	Reason       string `json:"reason,omitempty" doc:"Why it does not count."`
+}
+
+// CredentialsRequest is POST /api/v1/agents/{id}/tasks/{taskId}/credentials.
+type CredentialsRequest struct {
+	_       struct{} `json:"-" additionalProperties:"true"`
+	Attempt int64    `json:"attempt,omitempty" doc:"The fencing number; the current attempt when left out."`
 }
 
 // LogRequest is POST /api/v1/agents/{id}/tasks/{taskId}/logs.

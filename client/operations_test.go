@@ -40,6 +40,11 @@ var operations = map[string][]any{
 	"command.get":        {(*Client).Command, (*Client).CommandDeliveries},
 	"command.list-agent": {(*Client).AgentCommandPage, (*Client).AgentCommands},
 
+	"secret.set":    {(*Client).SetSecret},
+	"secret.list":   {(*Client).SecretPage, (*Client).Secrets},
+	"secret.get":    {(*Client).Secret},
+	"secret.delete": {(*Client).DeleteSecret},
+
 	"registration-token.create": {(*Client).CreateRegistrationToken},
 	"registration-token.list":   {(*Client).RegistrationTokenPage, (*Client).RegistrationTokens},
 	"registration-token.revoke": {(*Client).RevokeRegistrationToken},
@@ -59,7 +64,7 @@ var operations = map[string][]any{
 // agent, with a key, a certificate and a journal of its own, and not a person
 // with an API token. internal/agent does, and docs/protocol.md shows how.
 var ofAgents = map[string]bool{
-	"agent.register": true, "agent.token": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true,
+	"agent.register": true, "agent.token": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
 	"agent.events": true, "agent.task-stream": true, "command.ack": true,
 }
 

@@ -82,6 +82,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 
 	run.agentID = id.AgentID
+	client, err := a.client(a.Pace.handshake(), true)
+	if err != nil {
+		return err
+	}
+	run.calls = &calls{client: client, server: id.ServerURL, agentID: id.AgentID, log: a.Log}
 	if err := run.recover(ctx); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type runner struct {
 	executors map[string]executor.Executor
 	journal   *journal.Journal
 	agentID   string // known once the agent is registered, before anything runs
+	calls     *calls // as is this
 	dataDir   string
 	slots     chan struct{}
 	log       *slog.Logger
@@ -186,7 +187,19 @@ func (r *runner) lockTarget(ctx context.Context, t *api.AgentTask) (unlock func(
 }
 
 func (r *runner) env(a *activeTask) executor.Env {
-	return executor.Env{AgentID: r.agentID, DataDir: r.dataDir, Journal: r.journal, Log: a.log}
+	return executor.Env{
+		AgentID: r.agentID, DataDir: r.dataDir, Journal: r.journal, Log: a.log,
+		Credentials: func(ctx context.Context) (*api.Credentials, error) {
+			r.mu.Lock()
+			attempt := a.attempt
+			r.mu.Unlock()
+			c, err := r.calls.credentials(ctx, a.id, attempt)
+			if err == nil {
+				a.log.hide(credentialSecrets(c)...)
+			}
+			return c, err
+		},
+	}
 }
 
 // protect turns a panic into a result: one broken task must not end others.
@@ -209,7 +222,7 @@ func (r *runner) protect(id string, attempt int64, fn func() *api.TaskResult) (r
 
 // end masks a result, keeps it in the journal and has it sent.
 func (r *runner) end(ctx context.Context, a *activeTask, res *api.TaskResult) {
-	m := a.log.mask
+	m := a.log.masker()
 	res.Error = m.Mask(res.Error)
 	res.Logs = a.log.end()
 	res.Outputs, _ = maskValue(m, res.Outputs).(map[string]any)
@@ -348,15 +361,20 @@ func (r *runner) drain(ctx context.Context) error {
 	}
 }
 
+func credentialSecrets(c *api.Credentials) []string {
+	if c == nil {
+		return nil
+	}
+	out := slices.Collect(maps.Values(c.Secrets))
+	if c.Registry != nil {
+		out = append(out, c.Registry.Password, c.Registry.Token)
+	}
+	return out
+}
+
 // secretsOf lists what must not be seen in a task's log.
 func secretsOf(t *api.AgentTask) []string {
-	var out []string
-	if c := t.Credentials; c != nil {
-		out = slices.AppendSeq(out, maps.Values(c.Secrets))
-		if c.Registry != nil {
-			out = append(out, c.Registry.Password, c.Registry.Token)
-		}
-	}
+	out := credentialSecrets(t.Credentials)
 	var p struct {
 		Environment map[string]string `json:"environment"`
 		Config      struct {

@@ -3,6 +3,7 @@ package agent
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,7 +26,7 @@ const (
 // holds lines until the server has them. Lines that do not fit are counted,
 // and the count goes with the next line. It is safe for concurrent use.
 type taskLog struct {
-	mask   *seal.Masker
+	mask   atomic.Pointer[seal.Masker]
 	notify func() // something is to be sent; must not block
 
 	mu      sync.Mutex
@@ -41,12 +42,20 @@ type taskLog struct {
 var _ deploy.Log = (*taskLog)(nil)
 
 func newTaskLog(mask *seal.Masker, notify func()) *taskLog {
-	return &taskLog{mask: mask, notify: notify, nextSeq: 1}
+	l := &taskLog{notify: notify, nextSeq: 1}
+	l.mask.Store(mask)
+	return l
 }
+
+// hide adds to what is masked from now on: a task that is taken up after a
+// restart learns its secrets only then.
+func (l *taskLog) hide(secrets ...string) { l.mask.Store(l.masker().With(secrets...)) }
+
+func (l *taskLog) masker() *seal.Masker { return l.mask.Load() }
 
 // Line logs one line.
 func (l *taskLog) Line(stream, text string) {
-	text = l.mask.Mask(strings.ToValidUTF8(text, "\uFFFD"))
+	text = l.masker().Mask(strings.ToValidUTF8(text, "\uFFFD"))
 	if len(text) > maxLine {
 		cut := maxLine
 		for cut > 0 && !utf8.RuneStart(text[cut]) {

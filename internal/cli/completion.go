@@ -73,6 +73,20 @@ func (a *app) completeTargets(most int) cobra.CompletionFunc {
 	})
 }
 
+func (a *app) completeSecrets(most int) cobra.CompletionFunc {
+	return a.completeFrom(most, func(ctx context.Context, c *client.Client) ([]string, error) {
+		page, err := c.SecretPage(ctx, client.SecretFilter{Limit: 1000})
+		if err != nil {
+			return nil, err
+		}
+		names := make([]string, len(page.Items))
+		for i := range page.Items {
+			names[i] = page.Items[i].Name
+		}
+		return names, nil
+	})
+}
+
 func (a *app) completeTasks(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	return a.completeFrom(1, func(ctx context.Context, c *client.Client) ([]string, error) {
 		page, err := c.TaskPage(ctx, client.TaskFilter{Limit: 50})

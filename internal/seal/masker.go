@@ -35,6 +35,11 @@ func NewMasker(secrets ...string) *Masker {
 	return &Masker{slices.Compact(all)}
 }
 
+// With returns a masker for further secrets beside those of m.
+func (m *Masker) With(secrets ...string) *Masker {
+	return NewMasker(slices.Concat(m.secrets, secrets)...)
+}
+
 // Mask returns text without the secrets. Where several overlap, one mask stands
 // for all that they cover: to replace one after the other would leave the end
 // of the second to be read.

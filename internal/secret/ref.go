@@ -1,8 +1,3 @@
-// Package secret keeps secrets under names, so that targets and tasks refer to
-// them (secret://name) and hold none themselves.
-//
-// A reference is resolved when an agent gets a task, never before; the agent
-// puts the values in. The package knows no SQL, no HTTP and no executor.
 package secret
 
 import (
@@ -14,23 +9,19 @@ import (
 	"strings"
 
 	"stella-ops.org/stella/api"
-	"stella-ops.org/stella/internal/fault"
 )
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$`)
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
-// maxName is the length of a secret's name in bytes.
-const maxName = 128
-
-// CheckName refuses what is no secret's name: a fault of kind Invalid.
+// CheckName refuses what is no secret's name.
 func CheckName(name string) error {
-	if len(name) > maxName || !namePattern.MatchString(name) {
-		if len(name) > 40 {
-			name = name[:40] + "…"
-		}
-		return fault.InvalidField("name", "%q is no secret's name: give up to %d letters, digits, dots, hyphens and underscores, with slashes between, as in prod/db-password", name, maxName)
+	if namePattern.MatchString(name) {
+		return nil
 	}
-	return nil
+	if len(name) > 40 {
+		name = name[:40] + "…"
+	}
+	return fmt.Errorf("%q is no secret's name: it is 1 to 128 letters, digits, dots, hyphens or underscores, as in prod-db-password", name)
 }
 
 // Names returns the names that references (secret://name) mean, each once and

@@ -29,6 +29,7 @@ import (
 	"stella-ops.org/stella/internal/obs"
 	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/link"
 	"stella-ops.org/stella/internal/server/rest"
 	"stella-ops.org/stella/internal/store"
@@ -100,7 +101,8 @@ func (s *Server) Run(ctx context.Context) error {
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
 	enrolment := enroll.NewService(st, ca, audit, wake, now, log)
 	targets := target.NewService(st, agents, now)
-	tasks := task.NewService(st, wake, box, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	secrets := secret.NewService(st, box, targets.UsersOfSecret, now)
+	tasks := task.NewService(st, wake, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
@@ -110,7 +112,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
-		Targets: targets, Tasks: tasks, Commands: commands, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Targets: targets, Tasks: tasks, Commands: commands, Secrets: secrets, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,

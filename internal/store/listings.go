@@ -6,6 +6,7 @@ import (
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store/internal/column"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
@@ -183,6 +184,18 @@ var auditListing = &listing{
 		"remote":  {column: "remote"},
 		"outcome": {column: "outcome"},
 		"detail":  {column: "detail"},
+	},
+}
+
+var secretListing = &listing{
+	what: "list secrets", schema: secret.Schema,
+	fields: map[string]source{
+		"name":      {column: "name"},
+		"version":   {column: "version"},
+		"createdBy": {column: "created_by"},
+		"updatedBy": {column: "updated_by"},
+		"createdAt": {column: "created_at"},
+		"updatedAt": {column: "updated_at"},
 	},
 }
 

@@ -2,12 +2,14 @@ package target
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
 )
 
@@ -67,6 +69,34 @@ func (s *Service) fill(ctx context.Context, t *Target, req api.TargetRequest, no
 		t.AgentID = a.ID
 	}
 	return t.validate()
+}
+
+// UsersOfSecret names the targets that refer to a secret.
+func (s *Service) UsersOfSecret(ctx context.Context, tenant, name string) ([]string, error) {
+	var users []string
+	first, err := Schema.Query(filter.Request{}, s.now())
+	if err != nil {
+		return nil, err
+	}
+	for f := (Filter{Kind: "ssh", Query: first, Limit: 1000}); ; {
+		page, err := s.store.Targets(ctx, tenant, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range page {
+			if slices.Contains(t.SecretRefs(), name) {
+				users = append(users, t.Name)
+			}
+		}
+		if len(page) < f.Limit {
+			return users, nil
+		}
+		next, err := Schema.Query(filter.Request{Cursor: Schema.Next(f.Query, page[len(page)-1])}, s.now())
+		if err != nil {
+			return nil, err
+		}
+		f.Query = next
+	}
 }
 
 // Get returns the target with that id, or else with that name.

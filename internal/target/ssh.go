@@ -88,7 +88,7 @@ func validateRef(at, ref string, orFile bool) error {
 	}
 	if name, ok := strings.CutPrefix(ref, api.SecretScheme); ok {
 		if err := secret.CheckName(name); err != nil {
-			return fault.InvalidField(at, "%s", fault.As(err).Message)
+			return fault.InvalidField(at, "%v", err)
 		}
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store"
 	"stella-ops.org/stella/internal/store/sqlite"
 	"stella-ops.org/stella/internal/target"
@@ -41,6 +42,8 @@ type bench struct {
 	now   time.Time
 	wakes *wakes
 	audit *auditLog
+	// secrets are those that tasks may refer to.
+	secrets *secret.Service
 }
 
 func newBench(t testing.TB) *bench {
@@ -56,7 +59,8 @@ func newBench(t testing.TB) *bench {
 	must(t, err)
 	b.fleet = fleet.NewService(b.store, quiet{}, b.clock)
 	b.tgts = target.NewService(b.store, b.fleet, b.clock)
-	b.Service = task.NewService(b.store, b.wakes, box, tokens, b.audit, task.Options{Lease: lease}, b.clock, slog.New(slog.DiscardHandler))
+	b.secrets = secret.NewService(b.store, box, b.tgts.UsersOfSecret, b.clock)
+	b.Service = task.NewService(b.store, b.wakes, box, b.secrets, tokens, b.audit, task.Options{Lease: lease}, b.clock, slog.New(slog.DiscardHandler))
 	return b
 }
 

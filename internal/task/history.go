@@ -10,7 +10,7 @@ import (
 // fillDeployment keeps the deploy's payload with the history, whether the task
 // was the deploy itself or a rollback that carries one, so that any entry can
 // be repeated on its own.
-func (s *Service) fillDeployment(d *Deployment, t *Task, sec *secret) error {
+func (s *Service) fillDeployment(d *Deployment, t *Task, sec *content) error {
 	payload := sec.Payload
 	if t.Type == api.TaskRollback {
 		var p rollbackPayload
@@ -36,6 +36,6 @@ func (s *Service) fillDeployment(d *Deployment, t *Task, sec *secret) error {
 	if d.Payload, err = json.Marshal(dp.public()); err != nil {
 		return fmt.Errorf("encode deployment of %s: %w", t.ID, err)
 	}
-	d.Sealed, err = s.sealSecret(t.ID, &secret{Payload: payload, Credentials: sec.Credentials})
+	d.Sealed, err = s.sealSecret(t.ID, &content{Payload: payload, Credentials: sec.Credentials})
 	return err
 }

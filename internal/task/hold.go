@@ -8,6 +8,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/target"
 )
@@ -52,7 +53,13 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 			}
 			if t != nil {
 				s.moved(t, api.TaskAssigned, "")
-				return s.assignment(ctx, a, t)
+				assigned, err := s.assignment(ctx, a, t)
+				if fault.CodeOf(err) != "secret_not_found" {
+					return assigned, err
+				}
+				if err := s.unresolved(ctx, a, t, err); err != nil {
+					return nil, err
+				}
 			}
 		}
 		if len(queued) < limit {
@@ -83,6 +90,10 @@ func (s *Service) assignment(ctx context.Context, a *fleet.Agent, t *Task) (*api
 	if err != nil {
 		return nil, err
 	}
+	credentials, err := s.credentials(ctx, tgt, sec)
+	if err != nil {
+		return nil, err
+	}
 	// The agent ends the attempt by its own clock; what it says later than
 	// this, with the time to undo a deployment on top, nobody waits for.
 	until := t.AssignedAt.Add(t.Timeout + 15*time.Minute)
@@ -93,7 +104,7 @@ func (s *Service) assignment(ctx context.Context, a *fleet.Agent, t *Task) (*api
 	return &api.AgentTask{
 		ID: t.ID, Attempt: t.Attempt, Type: t.Type, TargetID: t.TargetID,
 		Target:  api.AgentTarget{Name: tgt.Name, Kind: tgt.Kind, Environment: tgt.Environment, Config: tgt.Config},
-		Payload: sec.Payload, Credentials: sec.Credentials,
+		Payload: sec.Payload, Credentials: credentials,
 		Timeout: int64(t.Timeout / time.Second), Priority: PriorityName(t.Priority), IdempotencyKey: t.IdempotencyKey,
 		AssignedAt: t.AssignedAt, ExpiresAt: until, Token: token,
 	}, nil
@@ -186,6 +197,12 @@ func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (a
 			}
 		case t.State == api.TaskAssigned && active(a):
 			task, err := s.assignment(ctx, a, t)
+			if fault.CodeOf(err) == "secret_not_found" {
+				if err := s.unresolved(ctx, a, t, err); err != nil {
+					return nil, nil, err
+				}
+				continue
+			}
 			if err != nil {
 				return nil, nil, err
 			}

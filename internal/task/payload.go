@@ -19,9 +19,9 @@ import (
 	"stella-ops.org/stella/internal/target"
 )
 
-// secret is the part of a task that is kept encrypted: all of it, as it will
+// content is the part of a task that is kept encrypted: all of it, as it will
 // go to the agent.
-type secret struct {
+type content struct {
 	Payload     json.RawMessage  `json:"payload"`
 	Credentials *api.Credentials `json:"credentials,omitempty"`
 }
@@ -370,8 +370,10 @@ func (p *uploadPayload) public() any {
 
 func maskValues(in map[string]string) map[string]string {
 	out := maps.Clone(in)
-	for k := range out {
-		out[k] = masked
+	for k, v := range out {
+		if !strings.HasPrefix(v, api.SecretScheme) { // a secret's name is none
+			out[k] = masked
+		}
 	}
 	return out
 }

@@ -33,22 +33,23 @@ type Options struct {
 
 // Service holds the rules about tasks. It is safe for concurrent use.
 type Service struct {
-	store  Store
-	wake   Waker
-	seal   Sealer
-	tokens TokenIssuer
-	audit  access.Auditor
-	opts   Options
-	now    func() time.Time
-	log    *slog.Logger
+	store   Store
+	wake    Waker
+	seal    Sealer
+	secrets Secrets
+	tokens  TokenIssuer
+	audit   access.Auditor
+	opts    Options
+	now     func() time.Time
+	log     *slog.Logger
 }
 
 // NewService returns a service over a store.
-func NewService(store Store, wake Waker, seal Sealer, tokens TokenIssuer, audit access.Auditor, opts Options, now func() time.Time, log *slog.Logger) *Service {
+func NewService(store Store, wake Waker, seal Sealer, secrets Secrets, tokens TokenIssuer, audit access.Auditor, opts Options, now func() time.Time, log *slog.Logger) *Service {
 	if opts.Lease == 0 {
 		opts.Lease = 2 * time.Minute
 	}
-	return &Service{store: store, wake: wake, seal: seal, tokens: tokens, audit: audit, opts: opts, now: now, log: log}
+	return &Service{store: store, wake: wake, seal: seal, secrets: secrets, tokens: tokens, audit: audit, opts: opts, now: now, log: log}
 }
 
 // Submit queues a task. An idempotency key that was seen returns the first
@@ -128,6 +129,9 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 	if err != nil {
 		return nil, err
 	}
+	if req.Credentials != nil && len(req.Credentials.Secrets) > 0 {
+		return nil, fault.InvalidField("body.credentials.secrets", "the server fills this in: keep a secret with `stella secret set`, and refer to it as secret://name")
+	}
 	prio, ok := priorities[req.Priority]
 	if !ok {
 		return nil, fault.InvalidField("body.priority", "%q is no priority: use low, normal, high or critical", req.Priority)
@@ -139,11 +143,14 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 		Timeout: orDefault(req.Timeout, DefaultTimeout), IdempotencyKey: req.IdempotencyKey,
 		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(orDefault(req.DeliveryTimeout, DefaultDeliveryTimeout)),
 	}
-	sec := &secret{Payload: whole, Credentials: req.Credentials}
+	sec := &content{Payload: whole, Credentials: req.Credentials}
 	if req.Type == api.TaskRollback {
 		if public, err = s.planRollback(ctx, tgt, sec); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.checkSecrets(ctx, tgt, sec); err != nil {
+		return nil, err
 	}
 	t.Payload = public
 	t.Sealed, err = s.sealSecret(t.ID, sec)
@@ -197,7 +204,7 @@ func (s *Service) servable(ctx context.Context, tgt *target.Target, capability s
 
 // planRollback says what to go back to, from the target's history, for the
 // case that the target itself has kept nothing to restore.
-func (s *Service) planRollback(ctx context.Context, tgt *target.Target, sec *secret) (public json.RawMessage, err error) {
+func (s *Service) planRollback(ctx context.Context, tgt *target.Target, sec *content) (public json.RawMessage, err error) {
 	var p rollbackPayload
 	if err := json.Unmarshal(sec.Payload, &p); err != nil {
 		return nil, fmt.Errorf("decode rollback: %w", err)
@@ -256,7 +263,7 @@ func previous(history []*Deployment, digest, release string) *Deployment {
 	return nil
 }
 
-func (s *Service) sealSecret(taskID string, sec *secret) ([]byte, error) {
+func (s *Service) sealSecret(taskID string, sec *content) ([]byte, error) {
 	plain, err := json.Marshal(sec)
 	if err != nil {
 		return nil, fmt.Errorf("encode task %s: %w", taskID, err)
@@ -264,12 +271,12 @@ func (s *Service) sealSecret(taskID string, sec *secret) ([]byte, error) {
 	return s.seal.Seal("task/"+taskID, plain)
 }
 
-func (s *Service) openSecret(taskID string, sealed []byte) (*secret, error) {
+func (s *Service) openSecret(taskID string, sealed []byte) (*content, error) {
 	plain, err := s.seal.Open("task/"+taskID, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open task %s: %w", taskID, err)
 	}
-	var sec secret
+	var sec content
 	if err := json.Unmarshal(plain, &sec); err != nil {
 		return nil, fmt.Errorf("decode task %s: %w", taskID, err)
 	}

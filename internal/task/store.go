@@ -107,6 +107,15 @@ type Sealer interface {
 	Open(name string, sealed []byte) ([]byte, error)
 }
 
+// Secrets are the named values that targets and tasks refer to.
+type Secrets interface {
+	// Check refuses names that no secret has; at is the field to blame.
+	Check(ctx context.Context, tenant, at string, names []string) error
+	// Values returns the values by name; one that is missing is a fault of kind
+	// NotFound.
+	Values(ctx context.Context, tenant string, names []string) (map[string]string, error)
+}
+
 // TokenIssuer makes the token that an attempt carries.
 type TokenIssuer interface {
 	TaskToken(tenant, agentID, certFingerprint, taskID, targetID string, attempt int64, until time.Time) (string, error)

@@ -229,6 +229,36 @@ var tripsOfTokens = []row{
 		w.ok(w.admin.RevokeAPIToken(w.Context(), tok.ID))
 		w.refused(w.admin.RevokeAPIToken(w.Context(), "nobody"), 404, "token_not_found")
 	}, ""},
+	{"secret.set", func(w *trip) {
+		s, err := w.admin.SetSecret(w.Context(), "web-key", "hunter22")
+		w.ok(err)
+		if s.Version != 1 {
+			w.Errorf("%+v", s)
+		}
+		_, err = w.admin.SetSecret(w.Context(), "web key", "hunter22")
+		w.refused(err, 422, "invalid")
+		_, err = w.viewer.SetSecret(w.Context(), "web-key", "mine")
+		w.refused(err, 403, "role_missing")
+	}, ""},
+	{"secret.list", func(w *trip) {
+		list, err := w.viewer.SecretPage(w.Context(), client.SecretFilter{Filter: "name=web-key", Limit: 1})
+		w.ok(err)
+		if len(list.Items) != 1 {
+			w.Errorf("%+v", list)
+		}
+		_, err = w.viewer.SecretPage(w.Context(), client.SecretFilter{Sort: "value"})
+		w.refused(err, 422, "invalid")
+	}, ""},
+	{"secret.get", func(w *trip) {
+		_, err := w.viewer.Secret(w.Context(), "web-key")
+		w.ok(err)
+		_, err = w.viewer.Secret(w.Context(), "nothing")
+		w.refused(err, 404, "secret_not_found")
+	}, ""},
+	{"secret.delete", func(w *trip) {
+		w.ok(w.admin.DeleteSecret(w.Context(), "web-key", false))
+		w.refused(w.admin.DeleteSecret(w.Context(), "web-key", true), 404, "secret_not_found")
+	}, ""},
 	{"registration-token.create", func(w *trip) {
 		_, err := w.admin.CreateRegistrationToken(w.Context(), api.RegistrationTokenRequest{Group: "web", Labels: map[string]string{"zone": "eu"}, MaxUses: 3})
 		w.ok(err)

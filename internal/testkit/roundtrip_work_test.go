@@ -108,6 +108,11 @@ var tripsOfTasks = []row{
 		w.refused(w.call(w.Context(), w.agents, http.MethodPost, w.me("/tasks/nothing/logs"), w.withToken(), req, nil), 404, "task_not_found")
 		w.refused(w.call(w.Context(), w.agents, http.MethodPost, w.me("/tasks/"+w.task.ID+"/logs"), nil, req, nil), 401, "token_missing")
 	}, ""},
+	{"agent.credentials", func(w *trip) {
+		path := w.me("/tasks/" + w.task.ID + "/credentials")
+		w.ok(w.call(w.Context(), w.agents, http.MethodPost, path, nil, api.CredentialsRequest{Attempt: w.task.Attempt}, nil))
+		w.refused(w.call(w.Context(), w.agents, http.MethodPost, path, nil, api.CredentialsRequest{Attempt: 7}, nil), 409, "attempt_replaced")
+	}, ""},
 	{"agent.complete", func(w *trip) {
 		req := api.CompleteRequest{Success: true, Attempt: w.task.Attempt, Result: &api.TaskResult{Outputs: map[string]any{"exitCode": 0}}, Logs: "up 1 day"}
 		path := w.me("/tasks/" + w.task.ID + "/complete")

@@ -24,6 +24,7 @@ import (
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store"
 	"stella-ops.org/stella/internal/store/sqlite"
 	"stella-ops.org/stella/internal/target"
@@ -56,7 +57,7 @@ func newBench(t *testing.T) *bench {
 	log := slog.New(slog.DiscardHandler)
 	agents := fleet.NewService(b.store, b, now)
 	monitor := fleet.NewMonitor(b.store, fleet.DefaultThresholds, now, log, func(fleet.Transition) {})
-	tasks := task.NewService(b.store, b, box, tokens, b, task.Options{}, now, log)
+	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, b, task.Options{}, now, log)
 	b.tgts = target.NewService(b.store, agents, now)
 	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
 	return b

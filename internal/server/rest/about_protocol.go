@@ -36,6 +36,13 @@ func aboutProtocol() map[string]about {
 			request: exampleCompleteRequest(), answers: "Whether the result counts.", answer: api.CompleteResponse{Acknowledged: true},
 			refuses: []string{"403 token_of_another_attempt", "404 task_not_found"},
 		},
+		"agent.credentials": {
+			tag: "agent-protocol",
+			text: "Gives a task's credentials again to the agent that has the attempt, or had it last: after a restart it needs them to undo or to finish what it had begun, and it keeps none on disk. " +
+				"The attempt may be over by then. It is refused when another agent has taken up the task, or has changed its target since: then the target is to be left alone. Safe to repeat.",
+			request: api.CredentialsRequest{Attempt: 1}, answers: "The credentials.", answer: exampleCredentials(),
+			refuses: []string{"404 task_not_found", "404 target_not_found", "404 secret_not_found", "409 attempt_replaced", "409 target_changed"},
+		},
 		"agent.logs": {
 			tag: "agent-protocol",
 			text: "Adds entries to a task's log. `firstSeq` numbers the first of them, so that entries that are sent twice are stored once. " +

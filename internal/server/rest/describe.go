@@ -37,6 +37,7 @@ var tags = []*huma.Tag{
 	{Name: "targets", Description: "What can be deployed to, and which agent reaches it."},
 	{Name: "tasks", Description: "Deployments and other work on targets: queued here, carried to an agent, and told about until they are over."},
 	{Name: "commands", Description: "Commands to agents themselves: one, a group, or all. Who the recipients are is fixed when a command is sent."},
+	{Name: "secrets", Description: "Named values that targets and tasks refer to. They are kept encrypted, and go to agents alone."},
 	{Name: "events", Description: "What happens, as it happens."},
 	{Name: "tokens", Description: "Registration tokens, with which agents get their identity, and API tokens of people and scripts. For admins."},
 	{Name: "audit", Description: "Who changed what, and who tried to. The log cannot be changed."},
@@ -78,7 +79,7 @@ func (s *Server) describe() {
 	doc.Components.Responses = map[string]*huma.Response{}
 	s.describePlain(doc)
 	abouts := map[string]about{}
-	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutAdmin(), aboutServer()} {
+	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutSecrets(), aboutAdmin(), aboutServer()} {
 		maps.Copy(abouts, part)
 	}
 	for path, item := range doc.Paths {
@@ -209,9 +210,9 @@ func paramExample(path string, p *huma.Param) any {
 	case p.Name == "commandId":
 		return exampleCommandID
 	}
-	for prefix, id := range map[string]string{
+	for prefix, id := range map[string]string{ //nolint:gosec // paths and names
 		"/api/v1/agents/": exampleAgentID, "/api/v1/targets/": "shop", "/api/v1/tasks/": exampleTaskID,
-		"/api/v1/commands/": exampleCommandID, "/api/v1/admin/": exampleTokenID,
+		"/api/v1/commands/": exampleCommandID, "/api/v1/admin/": exampleTokenID, "/api/v1/secrets/": "web-ssh-key",
 	} {
 		if strings.HasPrefix(path, prefix) {
 			return id

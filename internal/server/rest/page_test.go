@@ -23,6 +23,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/store/sqlite"
 	"stella-ops.org/stella/internal/target"
@@ -31,7 +32,7 @@ import (
 
 // listings are all that there are.
 var listings = []string{
-	"/api/v1/agents", "/api/v1/targets", "/api/v1/tasks", "/api/v1/admin/agent-tokens", "/api/v1/admin/api-tokens", "/api/v1/audit",
+	"/api/v1/agents", "/api/v1/targets", "/api/v1/tasks", "/api/v1/admin/agent-tokens", "/api/v1/admin/api-tokens", "/api/v1/audit", "/api/v1/secrets",
 	"/api/v1/commands",
 }
 
@@ -102,14 +103,16 @@ func whole(t *testing.T) (s *Server, token string) {
 			ID: "c" + id, TenantID: "default", Type: "replay", To: command.Recipient{Scope: api.ScopeAgent, Name: "agent-" + id}, CreatedAt: now, ExpiresAt: now.Add(time.Hour),
 		}, command.Pick{AgentID: id}, true)
 		must(err)
+		must(st.PutSecret(ctx, &secret.Secret{TenantID: "default", Name: "secret-" + id, Sealed: []byte("x"), CreatedAt: now, UpdatedAt: now}))
 		must(st.Audit(ctx, access.Event{TenantID: "default", At: now, Actor: "actor-" + id, Action: "agent.revoke", Outcome: "ok"}))
 	}
 	fleets := fleet.NewService(st, nil, time.Now)
 	return New(Deps{
 		Access: people, Audit: noted{read: st.AuditEvents}, Fleet: fleets, Targets: target.NewService(st, fleets, time.Now),
 		Enroll: enroll.NewService(st, nil, audited{}, nil, time.Now, slog.New(slog.DiscardHandler)),
-		Tasks:  task.NewService(st, nil, nil, nil, audited{}, task.Options{}, time.Now, slog.New(slog.DiscardHandler)), Links: apart{}, Now: time.Now,
+		Tasks:  task.NewService(st, nil, nil, nil, nil, audited{}, task.Options{}, time.Now, slog.New(slog.DiscardHandler)), Links: apart{}, Now: time.Now,
 		Commands: command.NewService(st, nil, nil, command.Options{}, time.Now, slog.New(slog.DiscardHandler)),
+		Secrets:  secret.NewService(st, nil, nil, time.Now),
 		Log:      slog.New(slog.DiscardHandler), Version: "test",
 	}), token
 }
@@ -173,6 +176,9 @@ func TestListingsRefuse(t *testing.T) {
 		if path == "/api/v1/audit" {
 			other = "at"
 		}
+		if path == "/api/v1/secrets" {
+			other = "-name"
+		}
 		if path == "/api/v1/agents" || path == "/api/v1/targets" {
 			other = "-id"
 		}
@@ -206,7 +212,7 @@ func TestListingsPage(t *testing.T) {
 					t.Fatalf("%s by %q: %d %+v", path, order, status, got.Problem)
 				}
 				for _, item := range got.Items {
-					seen[fmt.Sprint(item.ID, item.Seq)]++
+					seen[fmt.Sprint(item.ID, item.Name, item.Seq)]++
 				}
 				if cursor = got.Next; cursor == "" {
 					break
@@ -214,7 +220,7 @@ func TestListingsPage(t *testing.T) {
 			}
 			want := map[string]int{}
 			for _, item := range whole.Items {
-				want[fmt.Sprint(item.ID, item.Seq)] = 1
+				want[fmt.Sprint(item.ID, item.Name, item.Seq)] = 1
 			}
 			if diff := cmp.Diff(want, seen); diff != "" || len(want) < 5 {
 				t.Errorf("%s by %q (-want +got):\n%s", path, order, diff)
@@ -269,7 +275,9 @@ func TestListingsAreDescribed(t *testing.T) {
 		for _, p := range s.huma.OpenAPI().Paths[path].Get.Parameters {
 			said[p.Name] = p.Description
 		}
-		if !strings.Contains(said["filter"], "The fields: id (a text)") && !strings.Contains(said["filter"], "The fields: seq (a whole number)") {
+		if !slices.ContainsFunc([]string{"id (a text)", "seq (a whole number)", "name (a text)"}, func(first string) bool {
+			return strings.Contains(said["filter"], "The fields: "+first)
+		}) {
 			t.Errorf("%s: filter: %s", path, said["filter"])
 		}
 		if !strings.Contains(said["sort"], "when left out") || said["cursor"] == "" || said["limit"] == "" {

@@ -20,6 +20,7 @@ import (
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/seal"
+	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
@@ -61,6 +62,7 @@ type Deps struct {
 	Targets   *target.Service
 	Tasks     *task.Service
 	Commands  *command.Service
+	Secrets   *secret.Service
 	Tokens    *seal.TokenSigner
 	Links     Links
 	Followers Followers
@@ -132,6 +134,8 @@ func New(d Deps) *Server {
 	s.plain()
 	s.agents()
 	s.agentCalls()
+	s.taskCredentials()
+	s.secrets()
 	s.adminTokens()
 	s.targets()
 	s.tasks()

@@ -833,6 +833,13 @@ type Credentials struct {
 	Secrets *map[string]string `json:"secrets,omitempty"`
 }
 
+// CredentialsRequest CredentialsRequest is POST /api/v1/agents/{id}/tasks/{taskId}/credentials.
+type CredentialsRequest struct {
+	// Attempt The fencing number; the current attempt when left out.
+	Attempt              *int64                 `json:"attempt,omitempty"`
+	AdditionalProperties map[string]interface{} `json:"-"`
+}
+
 // Deleted Deleted is the answer of every DELETE.
 type Deleted struct {
 	// Deleted Always true: what could not be deleted is an error.
@@ -1424,6 +1431,45 @@ type SSHHop struct {
 	Username string `json:"username"`
 }
 
+// Secret Secret is a secret as the API shows it: everything but its value.
+type Secret struct {
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// CreatedBy The name of the API token that made it.
+	CreatedBy *string `json:"createdBy,omitempty"`
+
+	// Name The name; secret://name refers to it.
+	Name string `json:"name"`
+
+	// UpdatedAt When it got its value.
+	UpdatedAt time.Time `json:"updatedAt"`
+
+	// UpdatedBy The name of the API token that gave it its value.
+	UpdatedBy *string `json:"updatedBy,omitempty"`
+
+	// UsedBy The names of the targets that refer to it; where one secret is shown.
+	UsedBy *[]string `json:"usedBy"`
+
+	// Version How many values the name has had.
+	Version int64 `json:"version"`
+}
+
+// SecretList SecretList is the answer of GET /api/v1/secrets.
+type SecretList struct {
+	// Items The secrets of this page.
+	Items []Secret `json:"items"`
+
+	// Next Give it back as ?cursor= to get what follows.
+	Next *string `json:"next,omitempty"`
+}
+
+// SecretRequest SecretRequest is PUT /api/v1/secrets/{name}.
+type SecretRequest struct {
+	// Value The value. It is kept encrypted, and no operation shows it.
+	Value string `json:"value"`
+}
+
 // ServerStatus ServerStatus is the answer of GET /healthz and of GET /readyz.
 type ServerStatus struct {
 	// Status ok: the server runs; ready: it can do its work, too.
@@ -1905,6 +1951,12 @@ type N404CommandNotFound = Problem
 // N404GroupNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404GroupNotFound = Problem
 
+// N404SecretNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404SecretNotFound = Problem
+
+// N404SecretNotFoundTargetNotFoundTaskNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404SecretNotFoundTargetNotFoundTaskNotFound = Problem
+
 // N404TargetNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404TargetNotFound = Problem
 
@@ -1926,11 +1978,17 @@ type N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown = Problem
 // N409AgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentRevoked = Problem
 
+// N409AttemptReplacedTargetChanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AttemptReplacedTargetChanged = Problem
+
 // N409IdentityExistsNameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409IdentityExistsNameTaken = Problem
 
 // N409NameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409NameTaken = Problem
+
+// N409SecretInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409SecretInUse = Problem
 
 // N409TargetBusy Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409TargetBusy = Problem
@@ -2148,6 +2206,27 @@ type EventListParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// SecretListParams defines parameters for SecretList.
+type SecretListParams struct {
+	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: name (a text); version (a whole number); createdBy (a text); updatedBy (a text); createdAt (a time); updatedAt (a time).
+	Filter *string `form:"filter,omitempty" json:"filter,omitempty"`
+
+	// Sort The order: fields with commas between them, a minus before those that go down. The fields: name. It is name when left out.
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
+
+	// Cursor What the page before gave as next; it holds for the same order only.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at the most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SecretDeleteParams defines parameters for SecretDelete.
+type SecretDeleteParams struct {
+	// Force Whether to remove it although targets refer to it.
+	Force *bool `form:"force,omitempty" json:"force,omitempty"`
+}
+
 // TargetListParams defines parameters for TargetList.
 type TargetListParams struct {
 	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: id (a text); name (a text); kind (docker, compose, ssh, host); environment (a text); agent (an id or a name); label.KEY (a label); createdAt (a time); updatedAt (a time).
@@ -2244,8 +2323,14 @@ type AgentHeartbeatJSONRequestBody = HeartbeatRequest
 // AgentCompleteJSONRequestBody defines body for AgentComplete for application/json ContentType.
 type AgentCompleteJSONRequestBody = CompleteRequest
 
+// AgentCredentialsJSONRequestBody defines body for AgentCredentials for application/json ContentType.
+type AgentCredentialsJSONRequestBody = CredentialsRequest
+
 // AgentLogsJSONRequestBody defines body for AgentLogs for application/json ContentType.
 type AgentLogsJSONRequestBody = LogRequest
+
+// SecretSetJSONRequestBody defines body for SecretSet for application/json ContentType.
+type SecretSetJSONRequestBody = SecretRequest
 
 // TargetCreateJSONRequestBody defines body for TargetCreate for application/json ContentType.
 type TargetCreateJSONRequestBody = TargetRequest
@@ -2845,6 +2930,74 @@ func (a CompleteRequest) MarshalJSON() ([]byte, error) {
 	object["success"], err = json.Marshal(a.Success)
 	if err != nil {
 		return nil, fmt.Errorf("error marshaling 'success': %w", err)
+	}
+
+	for fieldName, field := range a.AdditionalProperties {
+		object[fieldName], err = json.Marshal(field)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
+		}
+	}
+	return json.Marshal(object)
+}
+
+// Getter for additional properties for CredentialsRequest. Returns the specified
+// element and whether it was found
+func (a CredentialsRequest) Get(fieldName string) (value interface{}, found bool) {
+	if a.AdditionalProperties != nil {
+		value, found = a.AdditionalProperties[fieldName]
+	}
+	return
+}
+
+// Setter for additional properties for CredentialsRequest
+func (a *CredentialsRequest) Set(fieldName string, value interface{}) {
+	if a.AdditionalProperties == nil {
+		a.AdditionalProperties = make(map[string]interface{})
+	}
+	a.AdditionalProperties[fieldName] = value
+}
+
+// Override default JSON handling for CredentialsRequest to handle AdditionalProperties
+func (a *CredentialsRequest) UnmarshalJSON(b []byte) error {
+	object := make(map[string]json.RawMessage)
+	err := json.Unmarshal(b, &object)
+	if err != nil {
+		return err
+	}
+
+	if raw, found := object["attempt"]; found {
+		err = json.Unmarshal(raw, &a.Attempt)
+		if err != nil {
+			return fmt.Errorf("error reading 'attempt': %w", err)
+		}
+		delete(object, "attempt")
+	}
+
+	if len(object) != 0 {
+		a.AdditionalProperties = make(map[string]interface{})
+		for fieldName, fieldBuf := range object {
+			var fieldVal interface{}
+			err := json.Unmarshal(fieldBuf, &fieldVal)
+			if err != nil {
+				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
+			}
+			a.AdditionalProperties[fieldName] = fieldVal
+		}
+	}
+	return nil
+}
+
+// Override default JSON handling for CredentialsRequest to handle AdditionalProperties
+func (a CredentialsRequest) MarshalJSON() ([]byte, error) {
+	var err error
+	object := make(map[string]json.RawMessage)
+
+	if a.Attempt != nil {
+		object["attempt"], err = json.Marshal(a.Attempt)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'attempt': %w", err)
+		}
 	}
 
 	for fieldName, field := range a.AdditionalProperties {
@@ -5320,6 +5473,11 @@ type ClientInterface interface {
 
 	AgentComplete(ctx context.Context, id string, taskId string, body AgentCompleteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentCredentialsWithBody request with any body
+	AgentCredentialsWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	AgentCredentials(ctx context.Context, id string, taskId string, body AgentCredentialsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AgentLogsWithBody request with any body
 	AgentLogsWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -5336,6 +5494,20 @@ type ClientInterface interface {
 
 	// EventList request
 	EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SecretList request
+	SecretList(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SecretDelete request
+	SecretDelete(ctx context.Context, name string, params *SecretDeleteParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SecretGet request
+	SecretGet(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SecretSetWithBody request with any body
+	SecretSetWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	SecretSet(ctx context.Context, name string, body SecretSetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TargetList request
 	TargetList(ctx context.Context, params *TargetListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -5799,6 +5971,30 @@ func (c *Client) AgentComplete(ctx context.Context, id string, taskId string, bo
 	return c.Client.Do(req)
 }
 
+func (c *Client) AgentCredentialsWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentCredentialsRequestWithBody(c.Server, id, taskId, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentCredentials(ctx context.Context, id string, taskId string, body AgentCredentialsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentCredentialsRequest(c.Server, id, taskId, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) AgentLogsWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAgentLogsRequestWithBody(c.Server, id, taskId, contentType, body)
 	if err != nil {
@@ -5861,6 +6057,66 @@ func (c *Client) CommandGet(ctx context.Context, id string, params *CommandGetPa
 
 func (c *Client) EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEventListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SecretList(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSecretListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SecretDelete(ctx context.Context, name string, params *SecretDeleteParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSecretDeleteRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SecretGet(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSecretGetRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SecretSetWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSecretSetRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) SecretSet(ctx context.Context, name string, body SecretSetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSecretSetRequest(c.Server, name, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7471,6 +7727,60 @@ func NewAgentCompleteRequestWithBody(server string, id string, taskId string, co
 	return req, nil
 }
 
+// NewAgentCredentialsRequest calls the generic AgentCredentials builder with application/json body
+func NewAgentCredentialsRequest(server string, id string, taskId string, body AgentCredentialsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAgentCredentialsRequestWithBody(server, id, taskId, "application/json", bodyReader)
+}
+
+// NewAgentCredentialsRequestWithBody generates requests for AgentCredentials with any type of body
+func NewAgentCredentialsRequestWithBody(server string, id string, taskId string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithLocation("simple", false, "taskId", runtime.ParamLocationPath, taskId)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/agents/%s/tasks/%s/credentials", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewAgentLogsRequest calls the generic AgentLogs builder with application/json body
 func NewAgentLogsRequest(server string, id string, taskId string, body AgentLogsJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7931,6 +8241,240 @@ func NewEventListRequest(server string, params *EventListParams) (*http.Request,
 		}
 
 	}
+
+	return req, nil
+}
+
+// NewSecretListRequest generates requests for SecretList
+func NewSecretListRequest(server string, params *SecretListParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/secrets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Filter != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "filter", runtime.ParamLocationQuery, *params.Filter); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "sort", runtime.ParamLocationQuery, *params.Sort); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "cursor", runtime.ParamLocationQuery, *params.Cursor); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "limit", runtime.ParamLocationQuery, *params.Limit); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSecretDeleteRequest generates requests for SecretDelete
+func NewSecretDeleteRequest(server string, name string, params *SecretDeleteParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "name", runtime.ParamLocationPath, name)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/secrets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Force != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "force", runtime.ParamLocationQuery, *params.Force); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("DELETE", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSecretGetRequest generates requests for SecretGet
+func NewSecretGetRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "name", runtime.ParamLocationPath, name)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/secrets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSecretSetRequest calls the generic SecretSet builder with application/json body
+func NewSecretSetRequest(server string, name string, body SecretSetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSecretSetRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewSecretSetRequestWithBody generates requests for SecretSet with any type of body
+func NewSecretSetRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "name", runtime.ParamLocationPath, name)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/secrets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("PUT", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -8891,6 +9435,11 @@ type ClientWithResponsesInterface interface {
 
 	AgentCompleteWithResponse(ctx context.Context, id string, taskId string, body AgentCompleteJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentCompleteAnswer, error)
 
+	// AgentCredentialsWithBodyWithResponse request with any body
+	AgentCredentialsWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentCredentialsAnswer, error)
+
+	AgentCredentialsWithResponse(ctx context.Context, id string, taskId string, body AgentCredentialsJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentCredentialsAnswer, error)
+
 	// AgentLogsWithBodyWithResponse request with any body
 	AgentLogsWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentLogsAnswer, error)
 
@@ -8907,6 +9456,20 @@ type ClientWithResponsesInterface interface {
 
 	// EventListWithResponse request
 	EventListWithResponse(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*EventListAnswer, error)
+
+	// SecretListWithResponse request
+	SecretListWithResponse(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*SecretListAnswer, error)
+
+	// SecretDeleteWithResponse request
+	SecretDeleteWithResponse(ctx context.Context, name string, params *SecretDeleteParams, reqEditors ...RequestEditorFn) (*SecretDeleteAnswer, error)
+
+	// SecretGetWithResponse request
+	SecretGetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*SecretGetAnswer, error)
+
+	// SecretSetWithBodyWithResponse request with any body
+	SecretSetWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SecretSetAnswer, error)
+
+	SecretSetWithResponse(ctx context.Context, name string, body SecretSetJSONRequestBody, reqEditors ...RequestEditorFn) (*SecretSetAnswer, error)
 
 	// TargetListWithResponse request
 	TargetListWithResponse(ctx context.Context, params *TargetListParams, reqEditors ...RequestEditorFn) (*TargetListAnswer, error)
@@ -9667,6 +10230,39 @@ func (r AgentCompleteAnswer) StatusCode() int {
 	return 0
 }
 
+type AgentCredentialsAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Credentials
+	ApplicationproblemJSON400 *N400MalformedProtocolVersion
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
+	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+	ApplicationproblemJSON404 *N404SecretNotFoundTargetNotFoundTaskNotFound
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409AttemptReplacedTargetChanged
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentCredentialsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentCredentialsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type AgentLogsAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -9799,6 +10395,119 @@ func (r EventListAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r EventListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type SecretListAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *SecretList
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r SecretListAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SecretListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type SecretDeleteAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Deleted
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404SecretNotFound
+	ApplicationproblemJSON409 *N409SecretInUse
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r SecretDeleteAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SecretDeleteAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type SecretGetAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Secret
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON404 *N404SecretNotFound
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r SecretGetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SecretGetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type SecretSetAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Secret
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r SecretSetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SecretSetAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -10517,6 +11226,23 @@ func (c *ClientWithResponses) AgentCompleteWithResponse(ctx context.Context, id 
 	return ParseAgentCompleteAnswer(rsp)
 }
 
+// AgentCredentialsWithBodyWithResponse request with arbitrary body returning *AgentCredentialsAnswer
+func (c *ClientWithResponses) AgentCredentialsWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentCredentialsAnswer, error) {
+	rsp, err := c.AgentCredentialsWithBody(ctx, id, taskId, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentCredentialsAnswer(rsp)
+}
+
+func (c *ClientWithResponses) AgentCredentialsWithResponse(ctx context.Context, id string, taskId string, body AgentCredentialsJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentCredentialsAnswer, error) {
+	rsp, err := c.AgentCredentials(ctx, id, taskId, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentCredentialsAnswer(rsp)
+}
+
 // AgentLogsWithBodyWithResponse request with arbitrary body returning *AgentLogsAnswer
 func (c *ClientWithResponses) AgentLogsWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentLogsAnswer, error) {
 	rsp, err := c.AgentLogsWithBody(ctx, id, taskId, contentType, body, reqEditors...)
@@ -10568,6 +11294,50 @@ func (c *ClientWithResponses) EventListWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseEventListAnswer(rsp)
+}
+
+// SecretListWithResponse request returning *SecretListAnswer
+func (c *ClientWithResponses) SecretListWithResponse(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*SecretListAnswer, error) {
+	rsp, err := c.SecretList(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSecretListAnswer(rsp)
+}
+
+// SecretDeleteWithResponse request returning *SecretDeleteAnswer
+func (c *ClientWithResponses) SecretDeleteWithResponse(ctx context.Context, name string, params *SecretDeleteParams, reqEditors ...RequestEditorFn) (*SecretDeleteAnswer, error) {
+	rsp, err := c.SecretDelete(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSecretDeleteAnswer(rsp)
+}
+
+// SecretGetWithResponse request returning *SecretGetAnswer
+func (c *ClientWithResponses) SecretGetWithResponse(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*SecretGetAnswer, error) {
+	rsp, err := c.SecretGet(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSecretGetAnswer(rsp)
+}
+
+// SecretSetWithBodyWithResponse request with arbitrary body returning *SecretSetAnswer
+func (c *ClientWithResponses) SecretSetWithBodyWithResponse(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SecretSetAnswer, error) {
+	rsp, err := c.SecretSetWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSecretSetAnswer(rsp)
+}
+
+func (c *ClientWithResponses) SecretSetWithResponse(ctx context.Context, name string, body SecretSetJSONRequestBody, reqEditors ...RequestEditorFn) (*SecretSetAnswer, error) {
+	rsp, err := c.SecretSet(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSecretSetAnswer(rsp)
 }
 
 // TargetListWithResponse request returning *TargetListAnswer
@@ -12600,6 +13370,109 @@ func ParseAgentCompleteAnswer(rsp *http.Response) (*AgentCompleteAnswer, error) 
 	return response, nil
 }
 
+// ParseAgentCredentialsAnswer parses an HTTP response from a AgentCredentialsWithResponse call
+func ParseAgentCredentialsAnswer(rsp *http.Response) (*AgentCredentialsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentCredentialsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Credentials
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400MalformedProtocolVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401CertificateExpiredCertificateMissingCertificateRefused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404SecretNotFoundTargetNotFoundTaskNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409AttemptReplacedTargetChanged
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseAgentLogsAnswer parses an HTTP response from a AgentLogsWithResponse call
 func ParseAgentLogsAnswer(rsp *http.Response) (*AgentLogsAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12899,6 +13772,285 @@ func ParseEventListAnswer(rsp *http.Response) (*EventListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSecretListAnswer parses an HTTP response from a SecretListWithResponse call
+func ParseSecretListAnswer(rsp *http.Response) (*SecretListAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SecretListAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SecretList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSecretDeleteAnswer parses an HTTP response from a SecretDeleteWithResponse call
+func ParseSecretDeleteAnswer(rsp *http.Response) (*SecretDeleteAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SecretDeleteAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Deleted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404SecretNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409SecretInUse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSecretGetAnswer parses an HTTP response from a SecretGetWithResponse call
+func ParseSecretGetAnswer(rsp *http.Response) (*SecretGetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SecretGetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Secret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404SecretNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSecretSetAnswer parses an HTTP response from a SecretSetWithResponse call
+func ParseSecretSetAnswer(rsp *http.Response) (*SecretSetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SecretSetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Secret
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid

@@ -81,6 +81,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.deleteRecipientsStmt, err = db.PrepareContext(ctx, deleteRecipients); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteRecipients: %w", err)
 	}
+	if q.deleteSecretStmt, err = db.PrepareContext(ctx, deleteSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query DeleteSecret: %w", err)
+	}
 	if q.deleteTargetStmt, err = db.PrepareContext(ctx, deleteTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteTarget: %w", err)
 	}
@@ -204,6 +207,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.putKeyIfAbsentStmt, err = db.PrepareContext(ctx, putKeyIfAbsent); err != nil {
 		return nil, fmt.Errorf("error preparing query PutKeyIfAbsent: %w", err)
 	}
+	if q.putSecretStmt, err = db.PrepareContext(ctx, putSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query PutSecret: %w", err)
+	}
 	if q.queuedStmt, err = db.PrepareContext(ctx, queued); err != nil {
 		return nil, fmt.Errorf("error preparing query Queued: %w", err)
 	}
@@ -236,6 +242,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.revokeTokenStmt, err = db.PrepareContext(ctx, revokeToken); err != nil {
 		return nil, fmt.Errorf("error preparing query RevokeToken: %w", err)
+	}
+	if q.secretStmt, err = db.PrepareContext(ctx, secret); err != nil {
+		return nil, fmt.Errorf("error preparing query Secret: %w", err)
+	}
+	if q.secretsStmt, err = db.PrepareContext(ctx, secrets); err != nil {
+		return nil, fmt.Errorf("error preparing query Secrets: %w", err)
 	}
 	if q.setAgentCapabilitiesStmt, err = db.PrepareContext(ctx, setAgentCapabilities); err != nil {
 		return nil, fmt.Errorf("error preparing query SetAgentCapabilities: %w", err)
@@ -407,6 +419,11 @@ func (q *Queries) Close() error {
 	if q.deleteRecipientsStmt != nil {
 		if cerr := q.deleteRecipientsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteRecipientsStmt: %w", cerr)
+		}
+	}
+	if q.deleteSecretStmt != nil {
+		if cerr := q.deleteSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deleteSecretStmt: %w", cerr)
 		}
 	}
 	if q.deleteTargetStmt != nil {
@@ -614,6 +631,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing putKeyIfAbsentStmt: %w", cerr)
 		}
 	}
+	if q.putSecretStmt != nil {
+		if cerr := q.putSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putSecretStmt: %w", cerr)
+		}
+	}
 	if q.queuedStmt != nil {
 		if cerr := q.queuedStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing queuedStmt: %w", cerr)
@@ -667,6 +689,16 @@ func (q *Queries) Close() error {
 	if q.revokeTokenStmt != nil {
 		if cerr := q.revokeTokenStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing revokeTokenStmt: %w", cerr)
+		}
+	}
+	if q.secretStmt != nil {
+		if cerr := q.secretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretStmt: %w", cerr)
+		}
+	}
+	if q.secretsStmt != nil {
+		if cerr := q.secretsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsStmt: %w", cerr)
 		}
 	}
 	if q.setAgentCapabilitiesStmt != nil {
@@ -847,6 +879,7 @@ type Queries struct {
 	deleteAgentStmt             *sql.Stmt
 	deleteCommandsStmt          *sql.Stmt
 	deleteRecipientsStmt        *sql.Stmt
+	deleteSecretStmt            *sql.Stmt
 	deleteTargetStmt            *sql.Stmt
 	deliveriesStmt              *sql.Stmt
 	deploymentsStmt             *sql.Stmt
@@ -888,6 +921,7 @@ type Queries struct {
 	pendingRecipientsStmt       *sql.Stmt
 	pruneCertificatesStmt       *sql.Stmt
 	putKeyIfAbsentStmt          *sql.Stmt
+	putSecretStmt               *sql.Stmt
 	queuedStmt                  *sql.Stmt
 	readyStmt                   *sql.Stmt
 	recordHeartbeatsStmt        *sql.Stmt
@@ -899,6 +933,8 @@ type Queries struct {
 	revokeAPITokenStmt          *sql.Stmt
 	revokeCertificatesStmt      *sql.Stmt
 	revokeTokenStmt             *sql.Stmt
+	secretStmt                  *sql.Stmt
+	secretsStmt                 *sql.Stmt
 	setAgentCapabilitiesStmt    *sql.Stmt
 	setAgentLabelsStmt          *sql.Stmt
 	setLifecycleStmt            *sql.Stmt
@@ -948,6 +984,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		deleteAgentStmt:             q.deleteAgentStmt,
 		deleteCommandsStmt:          q.deleteCommandsStmt,
 		deleteRecipientsStmt:        q.deleteRecipientsStmt,
+		deleteSecretStmt:            q.deleteSecretStmt,
 		deleteTargetStmt:            q.deleteTargetStmt,
 		deliveriesStmt:              q.deliveriesStmt,
 		deploymentsStmt:             q.deploymentsStmt,
@@ -989,6 +1026,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		pendingRecipientsStmt:       q.pendingRecipientsStmt,
 		pruneCertificatesStmt:       q.pruneCertificatesStmt,
 		putKeyIfAbsentStmt:          q.putKeyIfAbsentStmt,
+		putSecretStmt:               q.putSecretStmt,
 		queuedStmt:                  q.queuedStmt,
 		readyStmt:                   q.readyStmt,
 		recordHeartbeatsStmt:        q.recordHeartbeatsStmt,
@@ -1000,6 +1038,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		revokeAPITokenStmt:          q.revokeAPITokenStmt,
 		revokeCertificatesStmt:      q.revokeCertificatesStmt,
 		revokeTokenStmt:             q.revokeTokenStmt,
+		secretStmt:                  q.secretStmt,
+		secretsStmt:                 q.secretsStmt,
 		setAgentCapabilitiesStmt:    q.setAgentCapabilitiesStmt,
 		setAgentLabelsStmt:          q.setAgentLabelsStmt,
 		setLifecycleStmt:            q.setLifecycleStmt,

@@ -125,6 +125,17 @@ type RegistrationToken struct {
 	RevokedAt    column.Time
 }
 
+type Secret struct {
+	TenantID  string
+	Name      string
+	Version   int64
+	Sealed    []byte
+	CreatedBy string
+	UpdatedBy string
+	CreatedAt column.Time
+	UpdatedAt column.Time
+}
+
 type Target struct {
 	ID          string
 	TenantID    string

@@ -69,6 +69,7 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 		return
 	}
 	attempt := beat.Tasks[0].Attempt
+	get(c, func(a *AgentCredentialsAnswer) *Credentials { return a.JSON200 })(200)(plain.AgentCredentialsWithResponse(ctx, id, task.Id, CredentialsRequest{Attempt: &attempt}))
 	get(c, func(a *AgentLogsAnswer) *LogResponse { return a.JSON200 })(200)(agent.AgentLogsWithResponse(ctx, id, task.Id, LogRequest{
 		Attempt: &attempt, FirstSeq: 1, Entries: &[]LogEntry{{At: time.Now().UTC(), Stream: "stdout", Text: "up 1 day"}},
 	}))
@@ -85,6 +86,16 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 		c.failed = append(c.failed, fmt.Errorf("the log is %+v", log))
 	}
 	get(c, func(a *TaskCancelAnswer) *Task { return a.JSON200 })(200)(admin.TaskCancelWithResponse(ctx, many.Items[0].Id))
+}
+
+func (c *caller) secrets(ctx context.Context, admin *ClientWithResponses) {
+	set := get(c, func(a *SecretSetAnswer) *Secret { return a.JSON200 })(200)(admin.SecretSetWithResponse(ctx, "db", SecretRequest{Value: "hunter22"}))
+	list := get(c, func(a *SecretListAnswer) *SecretList { return a.JSON200 })(200)(admin.SecretListWithResponse(ctx, nil))
+	if set.Version != 1 || len(list.Items) != 1 {
+		c.failed = append(c.failed, fmt.Errorf("the secret is %+v, and the list %+v", set, list))
+	}
+	get(c, func(a *SecretGetAnswer) *Secret { return a.JSON200 })(200)(admin.SecretGetWithResponse(ctx, "db"))
+	get(c, func(a *SecretDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.SecretDeleteWithResponse(ctx, "db", nil))
 }
 
 func (c *caller) commands(ctx context.Context, admin, plain *ClientWithResponses, id string) {

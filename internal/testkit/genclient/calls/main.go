@@ -140,6 +140,7 @@ func (c *caller) run(ctx context.Context, url, token, caFile string) error {
 		return err
 	}
 	c.agents(ctx, admin)
+	c.secrets(ctx, admin)
 	c.work(ctx, admin, agent, plain, identity.AgentId)
 	c.commands(ctx, admin, plain, identity.AgentId)
 	c.end(ctx, admin)

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/agent/link"
+	"stella-ops.org/stella/internal/deploy"
+)
+
+// calls are what an agent asks its server beside the link, over the same
+// identity.
+type calls struct {
+	client  *http.Client
+	server  string
+	agentID string
+	log     *slog.Logger
+}
+
+// patient is how long an unanswered call may take before it is made again.
+const patient = 30 * time.Second
+
+// credentials gets a task's credentials again. It asks until the server answers
+// or ctx ends: what was begun can be undone only with them. When the server
+// says that another agent has the target by now, it is an error for good.
+func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (*api.Credentials, error) {
+	path := "/api/v1/agents/" + url.PathEscape(c.agentID) + "/tasks/" + url.PathEscape(taskID) + "/credentials"
+	for try := 0; ; try++ {
+		out := &api.Credentials{}
+		err := c.post(ctx, path, api.CredentialsRequest{Attempt: attempt}, out)
+		if err == nil {
+			return out, nil
+		}
+		if p, ok := errors.AsType[*api.Problem](err); ok && p.Status < 500 && p.Status != http.StatusTooManyRequests {
+			return nil, deploy.Fail(api.ErrRollbackFailed, "the server does not give out the credentials of task %s again: %w", taskID, err)
+		}
+		wait := backoff(time.Second, try, 0)
+		c.log.WarnContext(ctx, "a task's credentials are needed to undo or finish it, and the server is out of reach",
+			"task", taskID, "error", explain(err), "retry", wait.Round(time.Millisecond).String())
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("get the credentials of task %s again: %w", taskID, errors.Join(context.Cause(ctx), err))
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (c *calls) post(ctx context.Context, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, patient)
+	defer cancel()
+	data, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.server, "/")+path, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	return link.Decode(res, out)
+}
