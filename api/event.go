@@ -16,8 +16,9 @@ type Event struct {
 	TargetID  string    `json:"targetId,omitempty" doc:"The task's target."`
 	Target    string    `json:"target,omitempty" doc:"The name of the target."`
 	CommandID string    `json:"commandId,omitempty" doc:"The command."`
-	// Type is the task's or the command's.
-	Type   string `json:"type,omitempty" doc:"The type of the task or the command."`
+	RolloutID string    `json:"rolloutId,omitempty" doc:"The rollout."`
+	// Type is the task's or the command's; of a rollout it is the release.
+	Type   string `json:"type,omitempty" doc:"The type of the task or the command; of a rollout, the release."`
 	Reason string `json:"reason,omitempty" doc:"Why, in words."`
 	By     string `json:"by,omitempty" doc:"Who did it, when somebody did."`
 }
@@ -49,4 +50,14 @@ const (
 	EventCommandAcknowledged = "command.acknowledged"
 	EventCommandFailed       = "command.failed"
 	EventCommandExpired      = "command.expired"
+
+	EventRolloutRunning     = "rollout.running"
+	EventRolloutPaused      = "rollout.paused"
+	EventRolloutStopped     = "rollout.stopped"
+	EventRolloutRollingBack = "rollout.rolling-back"
+	EventRolloutCancelling  = "rollout.cancelling"
+	EventRolloutSucceeded   = "rollout.succeeded"
+	EventRolloutFailed      = "rollout.failed"
+	EventRolloutRolledBack  = "rollout.rolled-back"
+	EventRolloutCancelled   = "rollout.cancelled"
 )

@@ -40,6 +40,15 @@ var operations = map[string][]any{
 	"command.get":        {(*Client).Command, (*Client).CommandDeliveries},
 	"command.list-agent": {(*Client).AgentCommandPage, (*Client).AgentCommands},
 
+	"rollout.preview":  {(*Client).PreviewRollout},
+	"rollout.create":   {(*Client).CreateRollout},
+	"rollout.list":     {(*Client).RolloutPage, (*Client).Rollouts},
+	"rollout.get":      {(*Client).Rollout},
+	"rollout.pause":    {(*Client).PauseRollout},
+	"rollout.resume":   {(*Client).ResumeRollout},
+	"rollout.cancel":   {(*Client).CancelRollout},
+	"rollout.rollback": {(*Client).RollbackRollout},
+
 	"secret.set":    {(*Client).SetSecret},
 	"secret.list":   {(*Client).SecretPage, (*Client).Secrets},
 	"secret.get":    {(*Client).Secret},

@@ -51,7 +51,7 @@ func (f *Filter) Validate() error {
 			known = known || kind == want || strings.HasPrefix(kind, want+".")
 		}
 		if !known {
-			return fault.InvalidField("query.kind", "%q is no kind of event: use agent, task or command, or one of %s", clip(want), strings.Join(kinds, ", "))
+			return fault.InvalidField("query.kind", "%q is no kind of event: use agent, task, command or rollout, or one of %s", clip(want), strings.Join(kinds, ", "))
 		}
 	}
 	return nil
@@ -71,4 +71,6 @@ var kinds = []string{
 	api.EventTaskQueued, api.EventTaskAssigned, api.EventTaskRunning,
 	api.EventTaskSucceeded, api.EventTaskFailed, api.EventTaskCancelled, api.EventTaskExpired,
 	api.EventCommandSent, api.EventCommandDelivered, api.EventCommandAcknowledged, api.EventCommandFailed, api.EventCommandExpired,
+	api.EventRolloutRunning, api.EventRolloutPaused, api.EventRolloutStopped, api.EventRolloutRollingBack, api.EventRolloutCancelling,
+	api.EventRolloutSucceeded, api.EventRolloutFailed, api.EventRolloutRolledBack, api.EventRolloutCancelled,
 }

@@ -28,6 +28,7 @@ import (
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/obs"
 	"stella-ops.org/stella/internal/pki"
+	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/link"
@@ -103,6 +104,7 @@ func (s *Server) Run(ctx context.Context) error {
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, box, targets.UsersOfSecret, now)
 	tasks := task.NewService(st, wake, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	rollouts := rollout.NewService(st, targets, tasks, box, wake, now, log)
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
@@ -112,7 +114,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
-		Targets: targets, Tasks: tasks, Commands: commands, Secrets: secrets, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Targets: targets, Tasks: tasks, Commands: commands, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
@@ -127,6 +129,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
+		daemon.Task{Name: "rollouts", Run: rollouts.Run},
 		daemon.Task{Name: "commands", Run: commands.Run},
 	)
 }

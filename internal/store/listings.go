@@ -6,6 +6,7 @@ import (
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store/internal/column"
 	"stella-ops.org/stella/internal/target"
@@ -184,6 +185,19 @@ var auditListing = &listing{
 		"remote":  {column: "remote"},
 		"outcome": {column: "outcome"},
 		"detail":  {column: "detail"},
+	},
+}
+
+var rolloutListing = &listing{
+	what: "list rollouts", schema: rollout.Schema,
+	fields: map[string]source{
+		"id":        {column: "id"},
+		"state":     {column: "state"},
+		"release":   {column: "release_id"},
+		"reason":    {column: "reason"},
+		"createdBy": {column: "created_by"},
+		"createdAt": {column: "created_at"},
+		"updatedAt": {column: "updated_at"},
 	},
 }
 

@@ -13,6 +13,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store/internal/column"
 	"stella-ops.org/stella/internal/store/internal/db"
@@ -28,6 +29,7 @@ var (
 	_ task.Store    = (*Store)(nil)
 	_ command.Store = (*Store)(nil)
 	_ secret.Store  = (*Store)(nil)
+	_ rollout.Store = (*Store)(nil)
 )
 
 // Store keeps everything, on either engine. It is safe for concurrent use, and

@@ -76,6 +76,30 @@ func (s *Service) Submit(ctx context.Context, tenant, by string, req api.TaskReq
 	return s.enqueue(ctx, tgt, t)
 }
 
+// Check refuses a request that could never run, and returns the task that it
+// would be; it queues nothing.
+func (s *Service) Check(ctx context.Context, tenant, by string, req api.TaskRequest) (*Task, error) {
+	tgt, err := s.store.Target(ctx, tenant, req.Target)
+	if err != nil {
+		return nil, err
+	}
+	return s.prepare(ctx, tgt, by, req)
+}
+
+// ByKey returns the task with an idempotency key, or nil.
+func (s *Service) ByKey(ctx context.Context, tenant, key string) (*Task, error) {
+	return s.store.TaskByKey(ctx, tenant, key)
+}
+
+// Current returns what was deployed last on a target; nil when nothing was.
+func (s *Service) Current(ctx context.Context, tenant, targetID string) (*Deployment, error) {
+	history, err := s.store.Deployments(ctx, tenant, targetID, 1)
+	if err != nil || len(history) == 0 {
+		return nil, err
+	}
+	return history[0], nil
+}
+
 // maxMany is how many targets one submission reaches at the most.
 const maxMany = 500
 

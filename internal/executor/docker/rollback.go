@@ -43,7 +43,7 @@ func (t *target) rollback(ctx context.Context) (*api.TaskResult, error) {
 		if digest == "" {
 			digest = digestOf(c.Config.Image)
 		}
-		if p.TargetDigest != "" && digest != p.TargetDigest {
+		if p.TargetDigest != "" && digest != p.TargetDigest || p.ReleaseID != "" && c.Config.Labels[LabelReleaseID] != p.ReleaseID {
 			continue
 		}
 		place, err := t.stickerPlace()

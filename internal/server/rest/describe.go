@@ -37,6 +37,7 @@ var tags = []*huma.Tag{
 	{Name: "targets", Description: "What can be deployed to, and which agent reaches it."},
 	{Name: "tasks", Description: "Deployments and other work on targets: queued here, carried to an agent, and told about until they are over."},
 	{Name: "commands", Description: "Commands to agents themselves: one, a group, or all. Who the recipients are is fixed when a command is sent."},
+	{Name: "rollouts", Description: "One deployment to many targets: some at a time, with a limit to its failures."},
 	{Name: "secrets", Description: "Named values that targets and tasks refer to. They are kept encrypted, and go to agents alone."},
 	{Name: "events", Description: "What happens, as it happens."},
 	{Name: "tokens", Description: "Registration tokens, with which agents get their identity, and API tokens of people and scripts. For admins."},
@@ -79,7 +80,7 @@ func (s *Server) describe() {
 	doc.Components.Responses = map[string]*huma.Response{}
 	s.describePlain(doc)
 	abouts := map[string]about{}
-	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutSecrets(), aboutAdmin(), aboutServer()} {
+	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer()} {
 		maps.Copy(abouts, part)
 	}
 	for path, item := range doc.Paths {
@@ -110,12 +111,12 @@ func (a *about) describe(doc *huma.OpenAPI, path string, op *huma.Operation) {
 	if op.RequestBody != nil {
 		op.RequestBody.Content["application/json"].Example = a.request
 	}
-	if op.OperationID == "task.create" {
-		// The one operation that has two answers.
-		again := *op.Responses["201"]
-		again.Description = "The task that was made with the idempotency key, as it stands now."
-		again.Content = map[string]*huma.MediaType{"application/json": {Schema: schemaOf[api.Task](doc), Example: exampleTask()}}
-		op.Responses["200"] = &again
+	// Two operations have two answers.
+	switch op.OperationID {
+	case "task.create":
+		secondAnswer(op, "task", &huma.MediaType{Schema: schemaOf[api.Task](doc), Example: exampleTask()})
+	case "rollout.create":
+		secondAnswer(op, "rollout", &huma.MediaType{Schema: schemaOf[api.Rollout](doc), Example: exampleRollout()})
 	}
 	if a.answer != nil {
 		op.Responses[strconv.Itoa(op.DefaultStatus)].Content["application/json"].Example = a.answer
@@ -213,12 +214,21 @@ func paramExample(path string, p *huma.Param) any {
 	for prefix, id := range map[string]string{ //nolint:gosec // paths and names
 		"/api/v1/agents/": exampleAgentID, "/api/v1/targets/": "shop", "/api/v1/tasks/": exampleTaskID,
 		"/api/v1/commands/": exampleCommandID, "/api/v1/admin/": exampleTokenID, "/api/v1/secrets/": "web-ssh-key",
+		"/api/v1/rollouts/": exampleRolloutID,
 	} {
 		if strings.HasPrefix(path, prefix) {
 			return id
 		}
 	}
 	return nil
+}
+
+// secondAnswer is that to an idempotency key that was seen.
+func secondAnswer(op *huma.Operation, what string, content *huma.MediaType) {
+	again := *op.Responses["201"]
+	again.Description = "The " + what + " that was made with the idempotency key, as it stands now."
+	again.Content = map[string]*huma.MediaType{"application/json": content}
+	op.Responses["200"] = &again
 }
 
 // items describes an answer that is a stream of JSON values.

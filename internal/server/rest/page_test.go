@@ -23,6 +23,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/store/sqlite"
@@ -32,7 +33,7 @@ import (
 
 // listings are all that there are.
 var listings = []string{
-	"/api/v1/agents", "/api/v1/targets", "/api/v1/tasks", "/api/v1/admin/agent-tokens", "/api/v1/admin/api-tokens", "/api/v1/audit", "/api/v1/secrets",
+	"/api/v1/agents", "/api/v1/targets", "/api/v1/tasks", "/api/v1/admin/agent-tokens", "/api/v1/admin/api-tokens", "/api/v1/audit", "/api/v1/secrets", "/api/v1/rollouts",
 	"/api/v1/commands",
 }
 
@@ -103,6 +104,8 @@ func whole(t *testing.T) (s *Server, token string) {
 			ID: "c" + id, TenantID: "default", Type: "replay", To: command.Recipient{Scope: api.ScopeAgent, Name: "agent-" + id}, CreatedAt: now, ExpiresAt: now.Add(time.Hour),
 		}, command.Pick{AgentID: id}, true)
 		must(err)
+		_, err = st.InsertRollout(ctx, &rollout.Rollout{ID: "o" + id, TenantID: "default", State: api.RolloutSucceeded, Version: 1, Sealed: []byte("x"), CreatedAt: now, UpdatedAt: now})
+		must(err)
 		must(st.PutSecret(ctx, &secret.Secret{TenantID: "default", Name: "secret-" + id, Sealed: []byte("x"), CreatedAt: now, UpdatedAt: now}))
 		must(st.Audit(ctx, access.Event{TenantID: "default", At: now, Actor: "actor-" + id, Action: "agent.revoke", Outcome: "ok"}))
 	}
@@ -112,6 +115,7 @@ func whole(t *testing.T) (s *Server, token string) {
 		Enroll: enroll.NewService(st, nil, audited{}, nil, time.Now, slog.New(slog.DiscardHandler)),
 		Tasks:  task.NewService(st, nil, nil, nil, nil, audited{}, task.Options{}, time.Now, slog.New(slog.DiscardHandler)), Links: apart{}, Now: time.Now,
 		Commands: command.NewService(st, nil, nil, command.Options{}, time.Now, slog.New(slog.DiscardHandler)),
+		Rollouts: rollout.NewService(st, nil, nil, nil, nil, time.Now, slog.New(slog.DiscardHandler)),
 		Secrets:  secret.NewService(st, nil, nil, time.Now),
 		Log:      slog.New(slog.DiscardHandler), Version: "test",
 	}), token
@@ -199,6 +203,8 @@ func TestListingsPage(t *testing.T) {
 		case "/api/v1/audit":
 			orders = []string{"", "at", "-actor"}
 		case "/api/v1/tasks":
+			orders = []string{"", "id", "-createdAt"}
+		case "/api/v1/rollouts":
 			orders = []string{"", "id", "-createdAt"}
 		case "/api/v1/commands":
 			orders = []string{"", "type", "-createdAt"}

@@ -19,6 +19,7 @@ import (
 	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/live"
@@ -63,6 +64,7 @@ type Deps struct {
 	Tasks     *task.Service
 	Commands  *command.Service
 	Secrets   *secret.Service
+	Rollouts  *rollout.Service
 	Tokens    *seal.TokenSigner
 	Links     Links
 	Followers Followers
@@ -136,6 +138,7 @@ func New(d Deps) *Server {
 	s.agentCalls()
 	s.taskCredentials()
 	s.secrets()
+	s.rollouts()
 	s.adminTokens()
 	s.targets()
 	s.tasks()
@@ -308,6 +311,10 @@ func objectOf(answer any) string {
 		return strings.Join(ids, " ")
 	case api.Command:
 		return v.ID
+	case api.Rollout:
+		return v.ID
+	case api.Secret:
+		return v.Name
 	case api.RegistrationToken:
 		return v.ID
 	case api.APIToken:

@@ -143,6 +143,59 @@ const (
 	RegistrationTokenStateUsed    RegistrationTokenState = "used"
 )
 
+// Defines values for RolloutOnFailure.
+const (
+	RolloutOnFailureRollbackAll    RolloutOnFailure = "rollback-all"
+	RolloutOnFailureRollbackFailed RolloutOnFailure = "rollback-failed"
+	RolloutOnFailureStop           RolloutOnFailure = "stop"
+)
+
+// Defines values for RolloutState.
+const (
+	RolloutStateCancelled   RolloutState = "cancelled"
+	RolloutStateCancelling  RolloutState = "cancelling"
+	RolloutStateFailed      RolloutState = "failed"
+	RolloutStatePaused      RolloutState = "paused"
+	RolloutStateRolledBack  RolloutState = "rolled-back"
+	RolloutStateRollingBack RolloutState = "rolling-back"
+	RolloutStateRunning     RolloutState = "running"
+	RolloutStateStopped     RolloutState = "stopped"
+	RolloutStateSucceeded   RolloutState = "succeeded"
+)
+
+// Defines values for RolloutRequestOnFailure.
+const (
+	RolloutRequestOnFailureRollbackAll    RolloutRequestOnFailure = "rollback-all"
+	RolloutRequestOnFailureRollbackFailed RolloutRequestOnFailure = "rollback-failed"
+	RolloutRequestOnFailureStop           RolloutRequestOnFailure = "stop"
+)
+
+// Defines values for RolloutRequestPriority.
+const (
+	RolloutRequestPriorityCritical RolloutRequestPriority = "critical"
+	RolloutRequestPriorityHigh     RolloutRequestPriority = "high"
+	RolloutRequestPriorityLow      RolloutRequestPriority = "low"
+	RolloutRequestPriorityNormal   RolloutRequestPriority = "normal"
+)
+
+// Defines values for RolloutRequestStrategy.
+const (
+	AllAtOnce RolloutRequestStrategy = "all-at-once"
+	Rolling   RolloutRequestStrategy = "rolling"
+)
+
+// Defines values for RolloutTargetState.
+const (
+	RolloutTargetStateFailed         RolloutTargetState = "failed"
+	RolloutTargetStatePending        RolloutTargetState = "pending"
+	RolloutTargetStateRollbackFailed RolloutTargetState = "rollback-failed"
+	RolloutTargetStateRolledBack     RolloutTargetState = "rolled-back"
+	RolloutTargetStateRollingBack    RolloutTargetState = "rolling-back"
+	RolloutTargetStateRunning        RolloutTargetState = "running"
+	RolloutTargetStateSkipped        RolloutTargetState = "skipped"
+	RolloutTargetStateSucceeded      RolloutTargetState = "succeeded"
+)
+
 // Defines values for TargetConfigStickerLocation.
 const (
 	File   TargetConfigStickerLocation = "file"
@@ -198,10 +251,10 @@ const (
 
 // Defines values for TasksRequestPriority.
 const (
-	TasksRequestPriorityCritical TasksRequestPriority = "critical"
-	TasksRequestPriorityHigh     TasksRequestPriority = "high"
-	TasksRequestPriorityLow      TasksRequestPriority = "low"
-	TasksRequestPriorityNormal   TasksRequestPriority = "normal"
+	Critical TasksRequestPriority = "critical"
+	High     TasksRequestPriority = "high"
+	Low      TasksRequestPriority = "low"
+	Normal   TasksRequestPriority = "normal"
 )
 
 // Defines values for TasksRequestType.
@@ -1353,6 +1406,207 @@ type RollbackPayload struct {
 	TargetDigest *string `json:"targetDigest,omitempty"`
 }
 
+// Rollout Rollout is a rollout as the API shows it; values of environment variables in its payload are masked, and its credentials are not there.
+type Rollout struct {
+	// Counts How many targets are in each state.
+	Counts map[string]int64 `json:"counts"`
+
+	// CreatedAt When it was made.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// CreatedBy The name of the API token that made it.
+	CreatedBy *string `json:"createdBy,omitempty"`
+
+	// FinishedAt When it was over.
+	FinishedAt *time.Time `json:"finishedAt,omitempty"`
+
+	// Id The id.
+	Id string `json:"id"`
+
+	// MaxFailures At how many failed targets it stops.
+	MaxFailures int64 `json:"maxFailures"`
+
+	// MaxParallel How many targets are worked on at a time.
+	MaxParallel int64 `json:"maxParallel"`
+
+	// OnFailure What it does when it stops for its failures.
+	OnFailure RolloutOnFailure `json:"onFailure"`
+
+	// PauseAfter After how many targets it will pause.
+	PauseAfter *int64 `json:"pauseAfter,omitempty"`
+
+	// Payload What is deployed, with the values of environment variables masked; where one rollout is shown.
+	Payload interface{} `json:"payload,omitempty"`
+
+	// Reason Why it is in this state.
+	Reason *string `json:"reason,omitempty"`
+
+	// ReleaseId The release that is deployed, when it has an id of its own.
+	ReleaseId *string `json:"releaseId,omitempty"`
+
+	// ReleaseName The release's name.
+	ReleaseName *string `json:"releaseName,omitempty"`
+
+	// State Where it stands.
+	State RolloutState `json:"state"`
+
+	// Targets Its targets, in their order; where one rollout is shown.
+	Targets *[]RolloutTarget `json:"targets"`
+
+	// Total How many targets there are.
+	Total int64 `json:"total"`
+
+	// UpdatedAt When it moved last.
+	UpdatedAt time.Time `json:"updatedAt"`
+}
+
+// RolloutOnFailure What it does when it stops for its failures.
+type RolloutOnFailure string
+
+// RolloutState Where it stands.
+type RolloutState string
+
+// RolloutList RolloutList is the answer of GET /api/v1/rollouts.
+type RolloutList struct {
+	// Items The rollouts of this page, without their payloads and targets.
+	Items []Rollout `json:"items"`
+
+	// Next Give it back as ?cursor= to get what follows.
+	Next *string `json:"next,omitempty"`
+}
+
+// RolloutPreview RolloutPreview is what a rollout would do.
+type RolloutPreview struct {
+	// Problems How many targets have a problem. With any, the rollout is refused.
+	Problems int64 `json:"problems"`
+
+	// Targets The targets, in the order in which they would have their turn.
+	Targets []RolloutPreviewTarget `json:"targets"`
+}
+
+// RolloutPreviewTarget RolloutPreviewTarget is what a rollout would do on one target.
+type RolloutPreviewTarget struct {
+	// Environment The target's environment.
+	Environment *string `json:"environment,omitempty"`
+
+	// From The release that was deployed there last; empty when there was none.
+	From *string `json:"from,omitempty"`
+
+	// FromAt When it was deployed.
+	FromAt *time.Time `json:"fromAt,omitempty"`
+
+	// FromDigest docker: its digest.
+	FromDigest *string `json:"fromDigest,omitempty"`
+
+	// Id The target's id.
+	Id string `json:"id"`
+
+	// Kind docker, compose, ssh or host.
+	Kind string `json:"kind"`
+
+	// Name The target's name.
+	Name string `json:"name"`
+
+	// Problem Why it could not be deployed there now, and what to do.
+	Problem *string `json:"problem,omitempty"`
+
+	// To The release that would be deployed; empty when its id is to be its task's.
+	To *string `json:"to,omitempty"`
+
+	// ToDigest docker: its digest.
+	ToDigest *string `json:"toDigest,omitempty"`
+}
+
+// RolloutRequest RolloutRequest is POST /api/v1/rollouts: one deployment to many targets.
+type RolloutRequest struct {
+	// Credentials Credentials go with a task to its agent and nowhere else.
+	Credentials *Credentials `json:"credentials,omitempty"`
+
+	// DeliveryTimeout How long each task may wait for its agent, in seconds; 3600 when left out.
+	DeliveryTimeout *int64 `json:"deliveryTimeout,omitempty"`
+
+	// Filter Or: what the targets must match, as in environment=production and label.tier=web; they have their turn by name.
+	Filter *string `json:"filter,omitempty"`
+
+	// IdempotencyKey Any text of yours. A key that was seen gives the rollout that was made with it, whatever else the request says.
+	IdempotencyKey *string `json:"idempotencyKey,omitempty"`
+
+	// MaxFailures At how many failed targets it stops; 1 when left out.
+	MaxFailures *int64 `json:"maxFailures,omitempty"`
+
+	// MaxParallel rolling: how many targets are worked on at a time; 1 when left out.
+	MaxParallel *int64 `json:"maxParallel,omitempty"`
+
+	// OnFailure What to do when it stops for its failures; stop when left out. A target whose new version is not healthy goes back by itself in any case.
+	OnFailure *RolloutRequestOnFailure `json:"onFailure,omitempty"`
+
+	// PauseAfter After how many targets it pauses until somebody resumes it; never when left out.
+	PauseAfter *int64 `json:"pauseAfter,omitempty"`
+
+	// Payload What to deploy: a DeployPayload, the same for each target.
+	Payload interface{} `json:"payload"`
+
+	// Priority Which of several tasks for the same agent comes first; normal when left out.
+	Priority *RolloutRequestPriority `json:"priority,omitempty"`
+
+	// Strategy rolling (when left out): maxParallel at a time; all-at-once: as many as the agents take.
+	Strategy *RolloutRequestStrategy `json:"strategy,omitempty"`
+
+	// Targets The targets' ids or names, in the order in which they have their turn.
+	Targets *[]string `json:"targets"`
+
+	// Timeout How long each task may run, in seconds; 1800 when left out.
+	Timeout *int64 `json:"timeout,omitempty"`
+}
+
+// RolloutRequestOnFailure What to do when it stops for its failures; stop when left out. A target whose new version is not healthy goes back by itself in any case.
+type RolloutRequestOnFailure string
+
+// RolloutRequestPriority Which of several tasks for the same agent comes first; normal when left out.
+type RolloutRequestPriority string
+
+// RolloutRequestStrategy rolling (when left out): maxParallel at a time; all-at-once: as many as the agents take.
+type RolloutRequestStrategy string
+
+// RolloutResume RolloutResume is POST /api/v1/rollouts/{id}/resume.
+type RolloutResume struct {
+	// RetryFailed Whether the targets that failed have another turn.
+	RetryFailed *bool `json:"retryFailed,omitempty"`
+}
+
+// RolloutTarget RolloutTarget is one target of a rollout.
+type RolloutTarget struct {
+	// FinishedAt When its task was over.
+	FinishedAt *time.Time `json:"finishedAt,omitempty"`
+
+	// From The release that was deployed there before.
+	From *string `json:"from,omitempty"`
+
+	// Id The target's id.
+	Id string `json:"id"`
+
+	// Name The target's name, as it was.
+	Name string `json:"name"`
+
+	// Reason Why, in words.
+	Reason *string `json:"reason,omitempty"`
+
+	// RollbackTaskId The task that rolls back.
+	RollbackTaskId *string `json:"rollbackTaskId,omitempty"`
+
+	// StartedAt When its turn came.
+	StartedAt *time.Time `json:"startedAt,omitempty"`
+
+	// State Where it stands.
+	State RolloutTargetState `json:"state"`
+
+	// TaskId The task that deploys.
+	TaskId *string `json:"taskId,omitempty"`
+}
+
+// RolloutTargetState Where it stands.
+type RolloutTargetState string
+
 // SSHConfig SSHConfig is how a remote host is reached.
 type SSHConfig struct {
 	// Agent Whether to log in by the ssh-agent of the agent's host ($SSH_AUTH_SOCK).
@@ -1951,6 +2205,9 @@ type N404CommandNotFound = Problem
 // N404GroupNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404GroupNotFound = Problem
 
+// N404RolloutNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404RolloutNotFound = Problem
+
 // N404SecretNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404SecretNotFound = Problem
 
@@ -1972,6 +2229,9 @@ type N408Timeout = Problem
 // N409AgentChangedAgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentChangedAgentRevoked = Problem
 
+// N409AgentMissingAgentRevokedCapabilityMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AgentMissingAgentRevokedCapabilityMissing = Problem
+
 // N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown = Problem
 
@@ -1986,6 +2246,12 @@ type N409IdentityExistsNameTaken = Problem
 
 // N409NameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409NameTaken = Problem
+
+// N409RolloutBusyRolloutStateRolloutUnchanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409RolloutBusyRolloutStateRolloutUnchanged = Problem
+
+// N409RolloutState Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409RolloutState = Problem
 
 // N409SecretInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409SecretInUse = Problem
@@ -2206,6 +2472,21 @@ type EventListParams struct {
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
+// RolloutListParams defines parameters for RolloutList.
+type RolloutListParams struct {
+	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: id (a text); state (running, paused, stopped, rolling-back, cancelling, succeeded, failed, rolled-back, cancelled); release (a text); reason (a text); createdBy (a text); createdAt (a time); updatedAt (a time).
+	Filter *string `form:"filter,omitempty" json:"filter,omitempty"`
+
+	// Sort The order: fields with commas between them, a minus before those that go down. The fields: id, createdAt. It is -id when left out.
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
+
+	// Cursor What the page before gave as next; it holds for the same order only.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at the most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // SecretListParams defines parameters for SecretList.
 type SecretListParams struct {
 	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: name (a text); version (a whole number); createdBy (a text); updatedBy (a text); createdAt (a time); updatedAt (a time).
@@ -2328,6 +2609,15 @@ type AgentCredentialsJSONRequestBody = CredentialsRequest
 
 // AgentLogsJSONRequestBody defines body for AgentLogs for application/json ContentType.
 type AgentLogsJSONRequestBody = LogRequest
+
+// RolloutCreateJSONRequestBody defines body for RolloutCreate for application/json ContentType.
+type RolloutCreateJSONRequestBody = RolloutRequest
+
+// RolloutPreviewJSONRequestBody defines body for RolloutPreview for application/json ContentType.
+type RolloutPreviewJSONRequestBody = RolloutRequest
+
+// RolloutResumeJSONRequestBody defines body for RolloutResume for application/json ContentType.
+type RolloutResumeJSONRequestBody = RolloutResume
 
 // SecretSetJSONRequestBody defines body for SecretSet for application/json ContentType.
 type SecretSetJSONRequestBody = SecretRequest
@@ -5495,6 +5785,36 @@ type ClientInterface interface {
 	// EventList request
 	EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RolloutList request
+	RolloutList(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutCreateWithBody request with any body
+	RolloutCreateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	RolloutCreate(ctx context.Context, body RolloutCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutPreviewWithBody request with any body
+	RolloutPreviewWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	RolloutPreview(ctx context.Context, body RolloutPreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutGet request
+	RolloutGet(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutCancel request
+	RolloutCancel(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutPause request
+	RolloutPause(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutResumeWithBody request with any body
+	RolloutResumeWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	RolloutResume(ctx context.Context, id string, body RolloutResumeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RolloutRollback request
+	RolloutRollback(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SecretList request
 	SecretList(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6057,6 +6377,138 @@ func (c *Client) CommandGet(ctx context.Context, id string, params *CommandGetPa
 
 func (c *Client) EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEventListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutList(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutCreateWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutCreateRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutCreate(ctx context.Context, body RolloutCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutCreateRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutPreviewWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutPreviewRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutPreview(ctx context.Context, body RolloutPreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutPreviewRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutGet(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutGetRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutCancel(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutCancelRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutPause(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutPauseRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutResumeWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutResumeRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutResume(ctx context.Context, id string, body RolloutResumeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutResumeRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) RolloutRollback(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRolloutRollbackRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -8245,6 +8697,366 @@ func NewEventListRequest(server string, params *EventListParams) (*http.Request,
 	return req, nil
 }
 
+// NewRolloutListRequest generates requests for RolloutList
+func NewRolloutListRequest(server string, params *RolloutListParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Filter != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "filter", runtime.ParamLocationQuery, *params.Filter); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "sort", runtime.ParamLocationQuery, *params.Sort); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "cursor", runtime.ParamLocationQuery, *params.Cursor); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "limit", runtime.ParamLocationQuery, *params.Limit); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRolloutCreateRequest calls the generic RolloutCreate builder with application/json body
+func NewRolloutCreateRequest(server string, body RolloutCreateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRolloutCreateRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRolloutCreateRequestWithBody generates requests for RolloutCreate with any type of body
+func NewRolloutCreateRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRolloutPreviewRequest calls the generic RolloutPreview builder with application/json body
+func NewRolloutPreviewRequest(server string, body RolloutPreviewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRolloutPreviewRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRolloutPreviewRequestWithBody generates requests for RolloutPreview with any type of body
+func NewRolloutPreviewRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/preview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRolloutGetRequest generates requests for RolloutGet
+func NewRolloutGetRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRolloutCancelRequest generates requests for RolloutCancel
+func NewRolloutCancelRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRolloutPauseRequest generates requests for RolloutPause
+func NewRolloutPauseRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRolloutResumeRequest calls the generic RolloutResume builder with application/json body
+func NewRolloutResumeRequest(server string, id string, body RolloutResumeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRolloutResumeRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewRolloutResumeRequestWithBody generates requests for RolloutResume with any type of body
+func NewRolloutResumeRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRolloutRollbackRequest generates requests for RolloutRollback
+func NewRolloutRollbackRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/rollback", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSecretListRequest generates requests for SecretList
 func NewSecretListRequest(server string, params *SecretListParams) (*http.Request, error) {
 	var err error
@@ -9457,6 +10269,36 @@ type ClientWithResponsesInterface interface {
 	// EventListWithResponse request
 	EventListWithResponse(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*EventListAnswer, error)
 
+	// RolloutListWithResponse request
+	RolloutListWithResponse(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*RolloutListAnswer, error)
+
+	// RolloutCreateWithBodyWithResponse request with any body
+	RolloutCreateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutCreateAnswer, error)
+
+	RolloutCreateWithResponse(ctx context.Context, body RolloutCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutCreateAnswer, error)
+
+	// RolloutPreviewWithBodyWithResponse request with any body
+	RolloutPreviewWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutPreviewAnswer, error)
+
+	RolloutPreviewWithResponse(ctx context.Context, body RolloutPreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutPreviewAnswer, error)
+
+	// RolloutGetWithResponse request
+	RolloutGetWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutGetAnswer, error)
+
+	// RolloutCancelWithResponse request
+	RolloutCancelWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutCancelAnswer, error)
+
+	// RolloutPauseWithResponse request
+	RolloutPauseWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutPauseAnswer, error)
+
+	// RolloutResumeWithBodyWithResponse request with any body
+	RolloutResumeWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutResumeAnswer, error)
+
+	RolloutResumeWithResponse(ctx context.Context, id string, body RolloutResumeJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutResumeAnswer, error)
+
+	// RolloutRollbackWithResponse request
+	RolloutRollbackWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutRollbackAnswer, error)
+
 	// SecretListWithResponse request
 	SecretListWithResponse(ctx context.Context, params *SecretListParams, reqEditors ...RequestEditorFn) (*SecretListAnswer, error)
 
@@ -10401,6 +11243,245 @@ func (r EventListAnswer) StatusCode() int {
 	return 0
 }
 
+type RolloutListAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *RolloutList
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutListAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutCreateAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	JSON201                   *Rollout
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404TargetNotFound
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissing
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutCreateAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutCreateAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutPreviewAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *RolloutPreview
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404TargetNotFound
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutPreviewAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutPreviewAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutGetAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON404 *N404RolloutNotFound
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutGetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutGetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutCancelAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404RolloutNotFound
+	ApplicationproblemJSON409 *N409RolloutState
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutCancelAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutCancelAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutPauseAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404RolloutNotFound
+	ApplicationproblemJSON409 *N409RolloutState
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutPauseAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutPauseAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutResumeAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404RolloutNotFound
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409RolloutState
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutResumeAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutResumeAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type RolloutRollbackAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Rollout
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404RolloutNotFound
+	ApplicationproblemJSON409 *N409RolloutBusyRolloutStateRolloutUnchanged
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r RolloutRollbackAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RolloutRollbackAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type SecretListAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -11294,6 +12375,102 @@ func (c *ClientWithResponses) EventListWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseEventListAnswer(rsp)
+}
+
+// RolloutListWithResponse request returning *RolloutListAnswer
+func (c *ClientWithResponses) RolloutListWithResponse(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*RolloutListAnswer, error) {
+	rsp, err := c.RolloutList(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutListAnswer(rsp)
+}
+
+// RolloutCreateWithBodyWithResponse request with arbitrary body returning *RolloutCreateAnswer
+func (c *ClientWithResponses) RolloutCreateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutCreateAnswer, error) {
+	rsp, err := c.RolloutCreateWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutCreateAnswer(rsp)
+}
+
+func (c *ClientWithResponses) RolloutCreateWithResponse(ctx context.Context, body RolloutCreateJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutCreateAnswer, error) {
+	rsp, err := c.RolloutCreate(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutCreateAnswer(rsp)
+}
+
+// RolloutPreviewWithBodyWithResponse request with arbitrary body returning *RolloutPreviewAnswer
+func (c *ClientWithResponses) RolloutPreviewWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutPreviewAnswer, error) {
+	rsp, err := c.RolloutPreviewWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutPreviewAnswer(rsp)
+}
+
+func (c *ClientWithResponses) RolloutPreviewWithResponse(ctx context.Context, body RolloutPreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutPreviewAnswer, error) {
+	rsp, err := c.RolloutPreview(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutPreviewAnswer(rsp)
+}
+
+// RolloutGetWithResponse request returning *RolloutGetAnswer
+func (c *ClientWithResponses) RolloutGetWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutGetAnswer, error) {
+	rsp, err := c.RolloutGet(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutGetAnswer(rsp)
+}
+
+// RolloutCancelWithResponse request returning *RolloutCancelAnswer
+func (c *ClientWithResponses) RolloutCancelWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutCancelAnswer, error) {
+	rsp, err := c.RolloutCancel(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutCancelAnswer(rsp)
+}
+
+// RolloutPauseWithResponse request returning *RolloutPauseAnswer
+func (c *ClientWithResponses) RolloutPauseWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutPauseAnswer, error) {
+	rsp, err := c.RolloutPause(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutPauseAnswer(rsp)
+}
+
+// RolloutResumeWithBodyWithResponse request with arbitrary body returning *RolloutResumeAnswer
+func (c *ClientWithResponses) RolloutResumeWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RolloutResumeAnswer, error) {
+	rsp, err := c.RolloutResumeWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutResumeAnswer(rsp)
+}
+
+func (c *ClientWithResponses) RolloutResumeWithResponse(ctx context.Context, id string, body RolloutResumeJSONRequestBody, reqEditors ...RequestEditorFn) (*RolloutResumeAnswer, error) {
+	rsp, err := c.RolloutResume(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutResumeAnswer(rsp)
+}
+
+// RolloutRollbackWithResponse request returning *RolloutRollbackAnswer
+func (c *ClientWithResponses) RolloutRollbackWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RolloutRollbackAnswer, error) {
+	rsp, err := c.RolloutRollback(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRolloutRollbackAnswer(rsp)
 }
 
 // SecretListWithResponse request returning *SecretListAnswer
@@ -13772,6 +14949,655 @@ func ParseEventListAnswer(rsp *http.Response) (*EventListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutListAnswer parses an HTTP response from a RolloutListWithResponse call
+func ParseRolloutListAnswer(rsp *http.Response) (*RolloutListAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutListAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RolloutList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutCreateAnswer parses an HTTP response from a RolloutCreateWithResponse call
+func ParseRolloutCreateAnswer(rsp *http.Response) (*RolloutCreateAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutCreateAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404TargetNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409AgentMissingAgentRevokedCapabilityMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutPreviewAnswer parses an HTTP response from a RolloutPreviewWithResponse call
+func ParseRolloutPreviewAnswer(rsp *http.Response) (*RolloutPreviewAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutPreviewAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RolloutPreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404TargetNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutGetAnswer parses an HTTP response from a RolloutGetWithResponse call
+func ParseRolloutGetAnswer(rsp *http.Response) (*RolloutGetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutGetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404RolloutNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutCancelAnswer parses an HTTP response from a RolloutCancelWithResponse call
+func ParseRolloutCancelAnswer(rsp *http.Response) (*RolloutCancelAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutCancelAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404RolloutNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409RolloutState
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutPauseAnswer parses an HTTP response from a RolloutPauseWithResponse call
+func ParseRolloutPauseAnswer(rsp *http.Response) (*RolloutPauseAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutPauseAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404RolloutNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409RolloutState
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutResumeAnswer parses an HTTP response from a RolloutResumeWithResponse call
+func ParseRolloutResumeAnswer(rsp *http.Response) (*RolloutResumeAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutResumeAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404RolloutNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409RolloutState
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRolloutRollbackAnswer parses an HTTP response from a RolloutRollbackWithResponse call
+func ParseRolloutRollbackAnswer(rsp *http.Response) (*RolloutRollbackAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RolloutRollbackAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404RolloutNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409RolloutBusyRolloutStateRolloutUnchanged
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid

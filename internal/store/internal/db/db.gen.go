@@ -141,6 +141,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.insertRecipientsStmt, err = db.PrepareContext(ctx, insertRecipients); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertRecipients: %w", err)
 	}
+	if q.insertRolloutStmt, err = db.PrepareContext(ctx, insertRollout); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertRollout: %w", err)
+	}
 	if q.insertTargetStmt, err = db.PrepareContext(ctx, insertTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertTarget: %w", err)
 	}
@@ -195,6 +198,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.moveRecipientsStmt, err = db.PrepareContext(ctx, moveRecipients); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveRecipients: %w", err)
 	}
+	if q.movingRolloutsStmt, err = db.PrepareContext(ctx, movingRollouts); err != nil {
+		return nil, fmt.Errorf("error preparing query MovingRollouts: %w", err)
+	}
 	if q.pendingCommandsStmt, err = db.PrepareContext(ctx, pendingCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query PendingCommands: %w", err)
 	}
@@ -242,6 +248,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.revokeTokenStmt, err = db.PrepareContext(ctx, revokeToken); err != nil {
 		return nil, fmt.Errorf("error preparing query RevokeToken: %w", err)
+	}
+	if q.rolloutStmt, err = db.PrepareContext(ctx, rollout); err != nil {
+		return nil, fmt.Errorf("error preparing query Rollout: %w", err)
+	}
+	if q.rolloutByKeyStmt, err = db.PrepareContext(ctx, rolloutByKey); err != nil {
+		return nil, fmt.Errorf("error preparing query RolloutByKey: %w", err)
+	}
+	if q.rolloutsStmt, err = db.PrepareContext(ctx, rollouts); err != nil {
+		return nil, fmt.Errorf("error preparing query Rollouts: %w", err)
 	}
 	if q.secretStmt, err = db.PrepareContext(ctx, secret); err != nil {
 		return nil, fmt.Errorf("error preparing query Secret: %w", err)
@@ -314,6 +329,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.unsentCommandsStmt, err = db.PrepareContext(ctx, unsentCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query UnsentCommands: %w", err)
+	}
+	if q.updateRolloutStmt, err = db.PrepareContext(ctx, updateRollout); err != nil {
+		return nil, fmt.Errorf("error preparing query UpdateRollout: %w", err)
 	}
 	if q.updateTargetStmt, err = db.PrepareContext(ctx, updateTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateTarget: %w", err)
@@ -521,6 +539,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing insertRecipientsStmt: %w", cerr)
 		}
 	}
+	if q.insertRolloutStmt != nil {
+		if cerr := q.insertRolloutStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertRolloutStmt: %w", cerr)
+		}
+	}
 	if q.insertTargetStmt != nil {
 		if cerr := q.insertTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertTargetStmt: %w", cerr)
@@ -611,6 +634,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing moveRecipientsStmt: %w", cerr)
 		}
 	}
+	if q.movingRolloutsStmt != nil {
+		if cerr := q.movingRolloutsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing movingRolloutsStmt: %w", cerr)
+		}
+	}
 	if q.pendingCommandsStmt != nil {
 		if cerr := q.pendingCommandsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pendingCommandsStmt: %w", cerr)
@@ -689,6 +717,21 @@ func (q *Queries) Close() error {
 	if q.revokeTokenStmt != nil {
 		if cerr := q.revokeTokenStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing revokeTokenStmt: %w", cerr)
+		}
+	}
+	if q.rolloutStmt != nil {
+		if cerr := q.rolloutStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rolloutStmt: %w", cerr)
+		}
+	}
+	if q.rolloutByKeyStmt != nil {
+		if cerr := q.rolloutByKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rolloutByKeyStmt: %w", cerr)
+		}
+	}
+	if q.rolloutsStmt != nil {
+		if cerr := q.rolloutsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rolloutsStmt: %w", cerr)
 		}
 	}
 	if q.secretStmt != nil {
@@ -811,6 +854,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing unsentCommandsStmt: %w", cerr)
 		}
 	}
+	if q.updateRolloutStmt != nil {
+		if cerr := q.updateRolloutStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing updateRolloutStmt: %w", cerr)
+		}
+	}
 	if q.updateTargetStmt != nil {
 		if cerr := q.updateTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing updateTargetStmt: %w", cerr)
@@ -899,6 +947,7 @@ type Queries struct {
 	insertLogChunkStmt          *sql.Stmt
 	insertRecipientStmt         *sql.Stmt
 	insertRecipientsStmt        *sql.Stmt
+	insertRolloutStmt           *sql.Stmt
 	insertTargetStmt            *sql.Stmt
 	insertTaskStmt              *sql.Stmt
 	insertTokenStmt             *sql.Stmt
@@ -917,6 +966,7 @@ type Queries struct {
 	logEndStmt                  *sql.Stmt
 	logTailStmt                 *sql.Stmt
 	moveRecipientsStmt          *sql.Stmt
+	movingRolloutsStmt          *sql.Stmt
 	pendingCommandsStmt         *sql.Stmt
 	pendingRecipientsStmt       *sql.Stmt
 	pruneCertificatesStmt       *sql.Stmt
@@ -933,6 +983,9 @@ type Queries struct {
 	revokeAPITokenStmt          *sql.Stmt
 	revokeCertificatesStmt      *sql.Stmt
 	revokeTokenStmt             *sql.Stmt
+	rolloutStmt                 *sql.Stmt
+	rolloutByKeyStmt            *sql.Stmt
+	rolloutsStmt                *sql.Stmt
 	secretStmt                  *sql.Stmt
 	secretsStmt                 *sql.Stmt
 	setAgentCapabilitiesStmt    *sql.Stmt
@@ -957,6 +1010,7 @@ type Queries struct {
 	touchAPITokenStmt           *sql.Stmt
 	unfinishedOnTargetStmt      *sql.Stmt
 	unsentCommandsStmt          *sql.Stmt
+	updateRolloutStmt           *sql.Stmt
 	updateTargetStmt            *sql.Stmt
 	waitingForStmt              *sql.Stmt
 }
@@ -1004,6 +1058,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		insertLogChunkStmt:          q.insertLogChunkStmt,
 		insertRecipientStmt:         q.insertRecipientStmt,
 		insertRecipientsStmt:        q.insertRecipientsStmt,
+		insertRolloutStmt:           q.insertRolloutStmt,
 		insertTargetStmt:            q.insertTargetStmt,
 		insertTaskStmt:              q.insertTaskStmt,
 		insertTokenStmt:             q.insertTokenStmt,
@@ -1022,6 +1077,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		logEndStmt:                  q.logEndStmt,
 		logTailStmt:                 q.logTailStmt,
 		moveRecipientsStmt:          q.moveRecipientsStmt,
+		movingRolloutsStmt:          q.movingRolloutsStmt,
 		pendingCommandsStmt:         q.pendingCommandsStmt,
 		pendingRecipientsStmt:       q.pendingRecipientsStmt,
 		pruneCertificatesStmt:       q.pruneCertificatesStmt,
@@ -1038,6 +1094,9 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		revokeAPITokenStmt:          q.revokeAPITokenStmt,
 		revokeCertificatesStmt:      q.revokeCertificatesStmt,
 		revokeTokenStmt:             q.revokeTokenStmt,
+		rolloutStmt:                 q.rolloutStmt,
+		rolloutByKeyStmt:            q.rolloutByKeyStmt,
+		rolloutsStmt:                q.rolloutsStmt,
 		secretStmt:                  q.secretStmt,
 		secretsStmt:                 q.secretsStmt,
 		setAgentCapabilitiesStmt:    q.setAgentCapabilitiesStmt,
@@ -1062,6 +1121,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		touchAPITokenStmt:           q.touchAPITokenStmt,
 		unfinishedOnTargetStmt:      q.unfinishedOnTargetStmt,
 		unsentCommandsStmt:          q.unsentCommandsStmt,
+		updateRolloutStmt:           q.updateRolloutStmt,
 		updateTargetStmt:            q.updateTargetStmt,
 		waitingForStmt:              q.waitingForStmt,
 	}

@@ -125,6 +125,25 @@ type RegistrationToken struct {
 	RevokedAt    column.Time
 }
 
+type Rollout struct {
+	ID             string
+	TenantID       string
+	State          string
+	Reason         string
+	Plan           string
+	ReleaseID      string
+	ReleaseName    string
+	Payload        string
+	Sealed         []byte
+	Members        string
+	IdempotencyKey string
+	Version        int64
+	CreatedBy      string
+	CreatedAt      column.Time
+	UpdatedAt      column.Time
+	FinishedAt     column.Time
+}
+
 type Secret struct {
 	TenantID  string
 	Name      string

@@ -88,6 +88,31 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 	get(c, func(a *TaskCancelAnswer) *Task { return a.JSON200 })(200)(admin.TaskCancelWithResponse(ctx, many.Items[0].Id))
 }
 
+func (c *caller) rollouts(ctx context.Context, admin *ClientWithResponses) {
+	req := RolloutRequest{Targets: &[]string{"box"}, Payload: map[string]any{
+		"artifacts": []map[string]any{{"name": "a", "content": "eA=="}}, "config": map[string]any{"releaseId": "r1"},
+	}}
+	preview := get(c, func(a *RolloutPreviewAnswer) *RolloutPreview { return a.JSON200 })(200)(admin.RolloutPreviewWithResponse(ctx, req))
+	if len(preview.Targets) != 1 || preview.Problems != 0 {
+		c.failed = append(c.failed, fmt.Errorf("the preview is %+v", preview))
+	}
+	made := get(c, func(a *RolloutCreateAnswer) *Rollout { return a.JSON201 })(201)(admin.RolloutCreateWithResponse(ctx, req))
+	get(c, func(a *RolloutListAnswer) *RolloutList { return a.JSON200 })(200)(admin.RolloutListWithResponse(ctx, nil))
+	get(c, func(a *RolloutPauseAnswer) *Rollout { return a.JSON200 })(200)(admin.RolloutPauseWithResponse(ctx, made.Id))
+	get(c, func(a *RolloutResumeAnswer) *Rollout { return a.JSON200 })(200)(admin.RolloutResumeWithResponse(ctx, made.Id, RolloutResume{}))
+	get(c, func(a *RolloutCancelAnswer) *Rollout { return a.JSON200 })(200)(admin.RolloutCancelWithResponse(ctx, made.Id))
+	refused := get(c, func(a *RolloutRollbackAnswer) *Problem { return (*Problem)(a.ApplicationproblemJSON409) })(409)(admin.RolloutRollbackWithResponse(ctx, made.Id))
+	if refused.Code == "" {
+		c.failed = append(c.failed, fmt.Errorf("the refusal is %+v", refused))
+	}
+	for { // until nothing needs the target any more
+		got := get(c, func(a *RolloutGetAnswer) *Rollout { return a.JSON200 })(200)(admin.RolloutGetWithResponse(ctx, made.Id))
+		if got.State == "cancelled" || len(c.failed) > 0 {
+			return
+		}
+	}
+}
+
 func (c *caller) secrets(ctx context.Context, admin *ClientWithResponses) {
 	set := get(c, func(a *SecretSetAnswer) *Secret { return a.JSON200 })(200)(admin.SecretSetWithResponse(ctx, "db", SecretRequest{Value: "hunter22"}))
 	list := get(c, func(a *SecretListAnswer) *SecretList { return a.JSON200 })(200)(admin.SecretListWithResponse(ctx, nil))
