@@ -87,6 +87,21 @@ func (a *app) completeSecrets(most int) cobra.CompletionFunc {
 	})
 }
 
+func (a *app) completeRollouts(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return a.completeFrom(1, func(ctx context.Context, c *client.Client) ([]string, error) {
+		page, err := c.RolloutPage(ctx, client.RolloutFilter{Limit: 50})
+		if err != nil {
+			return nil, err
+		}
+		names := make([]string, len(page.Items))
+		for i := range page.Items {
+			r := &page.Items[i]
+			names[i] = cobra.CompletionWithDesc(r.ID, string(r.State)+" "+r.ReleaseID)
+		}
+		return names, nil
+	})(cmd, args, prefix)
+}
+
 func (a *app) completeTasks(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	return a.completeFrom(1, func(ctx context.Context, c *client.Client) ([]string, error) {
 		page, err := c.TaskPage(ctx, client.TaskFilter{Limit: 50})

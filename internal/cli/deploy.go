@@ -13,6 +13,7 @@ import (
 // deployFlags are those of `stella deploy`.
 type deployFlags struct {
 	run    runFlags
+	roll   rollFlags
 	where  scope
 	health healthFlags
 	image  imageFlags
@@ -56,13 +57,20 @@ own command. A host target takes files, scripts, and what starts and stops them.
 When the new version fails its health check, the previous one runs again. An
 interrupt while waiting leaves the task to itself. Commands of hooks and health
 checks are split into words as a shell does, but no shell runs them: write
-sh -c '…' for one.` + selectHelp + ` All
-targets must be of one kind.`,
+sh -c '…' for one.
+
+Instead of TARGET, --select picks all targets that match: by env, kind and
+label.KEY, joined by commas or by the word and. They must be of one kind. What
+would become of each is shown first; more than one needs a yes, on a terminal or
+by --yes. Then they have their turn, --max-parallel at a time, until
+--max-failures have failed: one rollout, which goes on whether it is watched or
+not. ` + "`stella rollout`" + ` shows, pauses, resumes and rolls back.`,
 		Example: `  stella deploy web --image nginx:1.27 --port 80:80 --health-http http://127.0.0.1/
   stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
   stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
   stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2
-  stella deploy --select 'env=production and label.tier=web' --image nginx:1.27`,
+  stella deploy --select 'env=production and label.tier=web' --image nginx:1.27 \
+      --max-parallel 5 --pause-after 1 --on-failure rollback-all`,
 		Args:              f.where.args,
 		ValidArgsFunction: a.completeTargets(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -70,9 +78,15 @@ targets must be of one kind.`,
 			if err != nil {
 				return err
 			}
+			if err := f.roll.check(cmd, f.where.many()); err != nil {
+				return err
+			}
 			req, err := a.deployRequest(cmd, c, &f, args)
 			if err != nil {
 				return err
+			}
+			if f.where.many() {
+				return a.rollOut(cmd.Context(), c, &f.roll, &f.run, &f.where, req)
 			}
 			return a.run(cmd.Context(), c, &f.run, &f.where, req)
 		},
@@ -86,6 +100,7 @@ targets must be of one kind.`,
 func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags, args []string) (req api.TaskRequest, err error) {
 	ctx := cmd.Context()
 	name, command := f.where.split(args)
+	f.where.quiet = true // the preview lists them
 	if err := a.find(ctx, c, &f.where); err != nil {
 		return req, err
 	}
@@ -98,9 +113,6 @@ func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags
 		targets, name = []api.Target{*target}, target.ID
 	}
 	if err := fits(targets, cmd); err != nil {
-		return req, err
-	}
-	if err := a.agree(&f.where, "Deploy to these %d targets?"); err != nil {
 		return req, err
 	}
 	kind := targets[0].Kind
@@ -122,6 +134,7 @@ func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags
 func (f *deployFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	f.where.add(cmd)
+	f.roll.add(cmd, flags)
 	f.image.add(flags)
 	flags.StringVar(&f.release, "release", "", "the release's `name`, as in 1.4.2; rollback takes it back")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")

@@ -79,6 +79,8 @@ type scope struct {
 	yes      bool
 	// found are those that match; empty when a target is named.
 	found []api.Target
+	// quiet says that something else lists them.
+	quiet bool
 }
 
 const selectHelp = `
@@ -139,7 +141,9 @@ func (a *app) find(ctx context.Context, c *client.Client, s *scope) error {
 	if len(s.found) == 0 {
 		return s.nobody()
 	}
-	a.io.NoteTable(list)
+	if !s.quiet {
+		a.io.NoteTable(list)
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ func selecting(t *testing.T, typ api.TaskType, ends map[string]api.Task) (*fakeA
 	}
 	f.answer("GET /api/v1/targets", targets)
 	f.answer(bySelector, queued)
+	f.answer("POST /api/v1/rollouts/preview", api.RolloutPreview{})
 	return f, newTerminal(t, f)
 }
 
@@ -84,15 +85,13 @@ func TestSelectRequests(t *testing.T) {
 	const prod = `{"selector":{"environment":"prod","labels":{"tier":"web"}},`
 	for _, tc := range []struct{ args, payload, body string }{
 		{
-			"deploy --image nginx@" + digest + " --priority high --timeout 1m -- serve",
-			`{"image":"nginx","digest":"` + digest + `","config":{"command":["serve"]}}`,
-			prod + `"type":"deploy","payload":$,"timeout":60,"priority":"high","idempotencyKey":"k"}`,
+			"rollback --release 1.0 --priority high --timeout 1m", `{"releaseId":"1.0"}`,
+			prod + `"type":"rollback","payload":$,"timeout":60,"priority":"high","idempotencyKey":"k"}`,
 		},
-		{"rollback --release 1.0", `{"releaseId":"1.0"}`, prod + `"type":"rollback","payload":$,"idempotencyKey":"k"}`},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			t.Parallel()
-			f, term := selecting(t, api.TaskDeploy, map[string]api.Task{"web-1": {}, "web-2": {}})
+			f, term := selecting(t, api.TaskRollback, map[string]api.Task{"web-1": {}, "web-2": {}})
 			command, rest, _ := strings.Cut(tc.args, " ")
 			term.must(t, append([]string{command, "--select", "env=prod,label.tier=web", "--yes", "--no-wait", "--idempotency-key", "k"}, strings.Fields(rest)...)...)
 			req := taken[api.TasksRequest](t, f, bySelector)
@@ -156,7 +155,7 @@ func TestSelectRefuses(t *testing.T) {
 				t.Errorf("exit code %d, %s", code, term.stderr)
 			}
 			for _, r := range f.asked() {
-				if strings.HasPrefix(r, "POST") {
+				if strings.HasPrefix(r, "POST") && !strings.HasSuffix(r, "/preview") {
 					t.Errorf("a task was queued: %s", r)
 				}
 			}
@@ -210,15 +209,15 @@ web-2  docker  prod         agent a1
 web-3  docker  prod         agent a1
 `
 
-func TestSelectDeploys(t *testing.T) {
+func TestSelectEnds(t *testing.T) {
 	t.Parallel()
-	f, term := selecting(t, api.TaskDeploy, map[string]api.Task{
+	f, term := selecting(t, api.TaskRollback, map[string]api.Task{
 		"web-1": {State: api.TaskSucceeded, Result: &api.TaskResult{Success: true}},
 		"web-2": {State: api.TaskFailed, Result: &api.TaskResult{Error: "not healthy\nafter 10s", ErrorType: api.ErrHealthCheckFailed, RolledBack: true}},
 		"web-3": {State: api.TaskExpired, Reason: "a1 is offline"},
 	})
 	f.logs = phases("pull:started:0s", "stdout>not shown", "pull:done:1s")
-	code := term.run(t.Context(), "deploy", "--select", "env=prod", "-y", "--image", "nginx@"+digest, "-o", "json")
+	code := term.run(t.Context(), "rollback", "--select", "env=prod", "-y", "-o", "json")
 	if code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
