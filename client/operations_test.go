@@ -26,6 +26,8 @@ var operations = map[string][]any{
 	"target.update": {(*Client).ReplaceTarget},
 	"target.delete": {(*Client).DeleteTarget},
 
+	"inventory.list": {(*Client).InventoryPage, (*Client).Inventory},
+
 	"task.list":        {(*Client).TaskPage, (*Client).Tasks},
 	"task.get":         {(*Client).Task},
 	"task.create":      {(*Client).SubmitTask},

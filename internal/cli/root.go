@@ -109,7 +109,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	group("work", "Deploy and look:",
-		a.deployCommand(), a.rolloutCommand(), a.rollbackCommand(), a.execCommand(), a.inspectCommand(), a.healthCommand(),
+		a.deployCommand(), a.rolloutCommand(), a.rollbackCommand(), a.execCommand(), a.inventoryCommand(), a.inspectCommand(), a.healthCommand(),
 		a.stickerCommand(), a.taskCommand(), a.eventsCommand())
 	group("fleet", "Agents and targets:", a.agentCommand(), a.commandCommand(), a.targetCommand(), a.secretCommand(), a.tokenCommand(), a.auditCommand())
 	group("self", "This machine:",

@@ -146,8 +146,14 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 		return nil, fault.InvalidField("body.type", "%q is no task type", req.Type)
 	}
 	capability := tgt.Kind + "." + kind.capability
-	if err := s.servable(ctx, tgt, capability); err != nil {
+	var err error
+	if err = s.servable(ctx, tgt, capability); err != nil {
 		return nil, err
+	}
+	if req.Type == api.TaskInspect {
+		if req.Payload, err = s.defaultContainer(ctx, tgt, req.Payload); err != nil {
+			return nil, err
+		}
 	}
 	whole, public, err := check(req.Type, tgt, req.Payload)
 	if err != nil {

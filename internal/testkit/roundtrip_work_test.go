@@ -36,6 +36,15 @@ var tripsOfTargets = []row{
 		_, err = w.viewer.Target(w.Context(), "nothing")
 		w.refused(err, 404, "target_not_found")
 	}, ""},
+	{"inventory.list", func(w *trip) {
+		list, err := w.viewer.InventoryPage(w.Context(), client.InventoryFilter{Filter: "name=box", Sort: "name", Limit: 1})
+		w.ok(err)
+		if len(list.Items) != 1 || list.Items[0].State != api.InventoryUnknown {
+			w.Errorf("%+v", list)
+		}
+		_, err = w.viewer.InventoryPage(w.Context(), client.InventoryFilter{Filter: "colour=blue"})
+		w.refused(err, 422, "invalid")
+	}, ""},
 	{"target.update", func(w *trip) {
 		req := api.TargetRequest{Name: "box", Kind: "host", AgentSelector: &api.AgentSelector{Labels: map[string]string{"zone": "eu"}}, Config: api.TargetConfig{Directory: "/opt/box"}}
 		_, err := w.admin.ReplaceTarget(w.Context(), w.target, req)

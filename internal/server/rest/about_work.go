@@ -27,6 +27,12 @@ func aboutWork() map[string]about {
 			tag: "targets", text: "Forgets a target and its history of deployments; what runs there goes on running. It is refused while a task for it is not over. Repeated, it answers 404.",
 			answers: "The target is deleted.", answer: deleted, refuses: []string{gone, "409 target_busy"},
 		},
+		"inventory.list": {
+			tag: "targets",
+			text: "Compares, target by target, what should run (what was deployed or rolled back to last, with success), what the version sticker says, and what really ran when the target was looked at last. " +
+				"It looks at nothing itself: a task of the type inspect does, and what was not looked at since the last deployment is `unknown`.",
+			answers: "A page of targets.", answer: api.Inventory{Items: []api.InventoryEntry{exampleInventory()}}, refuses: []string{"404 agent_not_found"},
+		},
 		"task.create": {
 			tag: "tasks",
 			text: "Queues a task for a target; the payload is in the shape of its type (deploy: DeployPayload, rollback: RollbackPayload, health-check: HealthCheckPayload, " +

@@ -158,3 +158,13 @@ func exampleEvent() api.Event {
 		TaskID: exampleTaskID, TargetID: exampleTargetID, Target: "shop", Type: string(api.TaskDeploy),
 	}
 }
+
+func exampleInventory() api.InventoryEntry {
+	d := exampleDeployShown()
+	return api.InventoryEntry{
+		TargetID: exampleTargetID, TargetName: "shop", Kind: "docker", Environment: "production", State: api.InventoryDiffers,
+		Expected:    &api.InventoryRelease{ReleaseID: d.Config.ReleaseID, Digest: d.Digest, TaskID: exampleTaskID, At: at(31, 0)},
+		Observed:    &api.InventoryObservation{ReleaseID: d.Config.ReleaseID, Digest: d.Digest, State: "exited", TaskID: exampleTaskID, At: at(45, 0)},
+		Differences: []string{"nothing runs, and " + d.Config.ReleaseID + " should: the container is exited", "there is no sticker"},
+	}
+}

@@ -139,6 +139,7 @@ func New(d Deps) *Server {
 	s.taskCredentials()
 	s.secrets()
 	s.rollouts()
+	s.inventory()
 	s.adminTokens()
 	s.targets()
 	s.tasks()

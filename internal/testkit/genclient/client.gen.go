@@ -135,6 +135,14 @@ const (
 	HealthCheckTypeTcp     HealthCheckType = "tcp"
 )
 
+// Defines values for InventoryEntryState.
+const (
+	Differs InventoryEntryState = "differs"
+	Nothing InventoryEntryState = "nothing"
+	Same    InventoryEntryState = "same"
+	Unknown InventoryEntryState = "unknown"
+)
+
 // Defines values for RegistrationTokenState.
 const (
 	RegistrationTokenStateExpired RegistrationTokenState = "expired"
@@ -1102,6 +1110,87 @@ type Hooks struct {
 type InspectPayload struct {
 	// ContainerName docker: the container; the target's name when left out.
 	ContainerName *string `json:"containerName,omitempty"`
+}
+
+// Inventory Inventory is the answer of GET /api/v1/inventory.
+type Inventory struct {
+	// Items The targets of this page.
+	Items []InventoryEntry `json:"items"`
+
+	// Next Give it back as ?cursor= to get what follows.
+	Next *string `json:"next,omitempty"`
+}
+
+// InventoryEntry InventoryEntry is what should run on a target, what its sticker says, and what really ran when it was looked at last.
+type InventoryEntry struct {
+	// Differences In which ways they differ, in words.
+	Differences *[]string `json:"differences"`
+
+	// Environment The target's environment.
+	Environment *string `json:"environment,omitempty"`
+
+	// Expected InventoryRelease is what should run.
+	Expected *InventoryRelease `json:"expected,omitempty"`
+
+	// Kind docker, compose, ssh or host.
+	Kind string `json:"kind"`
+
+	// Observed InventoryObservation is what really ran.
+	Observed *InventoryObservation `json:"observed,omitempty"`
+
+	// Problem Why it is unknown, in words.
+	Problem *string `json:"problem,omitempty"`
+
+	// State How they compare.
+	State InventoryEntryState `json:"state"`
+
+	// Sticker VersionSticker is what a target says of itself: which release it runs, since when, and who put it there.
+	Sticker *VersionSticker `json:"sticker,omitempty"`
+
+	// TargetId The target's id.
+	TargetId string `json:"targetId"`
+
+	// TargetName The target's name.
+	TargetName string `json:"targetName"`
+}
+
+// InventoryEntryState How they compare.
+type InventoryEntryState string
+
+// InventoryObservation InventoryObservation is what really ran.
+type InventoryObservation struct {
+	// At When it looked.
+	At time.Time `json:"at"`
+
+	// Digest docker: the image's digest.
+	Digest *string `json:"digest,omitempty"`
+
+	// ReleaseId The release that ran, as far as it could be told.
+	ReleaseId *string `json:"releaseId,omitempty"`
+
+	// Running Whether anything ran.
+	Running bool `json:"running"`
+
+	// State docker: the container's state.
+	State *string `json:"state,omitempty"`
+
+	// TaskId The task that looked.
+	TaskId string `json:"taskId"`
+}
+
+// InventoryRelease InventoryRelease is what should run.
+type InventoryRelease struct {
+	// At Since when.
+	At time.Time `json:"at"`
+
+	// Digest docker: the image's digest.
+	Digest *string `json:"digest,omitempty"`
+
+	// ReleaseId The release's id.
+	ReleaseId string `json:"releaseId"`
+
+	// TaskId The task that brought it.
+	TaskId string `json:"taskId"`
 }
 
 // LogEntry LogEntry is one line of a task's log.
@@ -2470,6 +2559,21 @@ type EventListParams struct {
 
 	// LastEventID Accepted and not acted upon: what was missed does not come again.
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// InventoryListParams defines parameters for InventoryList.
+type InventoryListParams struct {
+	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: id (a text); name (a text); kind (docker, compose, ssh, host); environment (a text); agent (an id or a name); label.KEY (a label); createdAt (a time); updatedAt (a time).
+	Filter *string `form:"filter,omitempty" json:"filter,omitempty"`
+
+	// Sort The order: fields with commas between them, a minus before those that go down. The fields: id, name, kind, environment, createdAt. It is id when left out.
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
+
+	// Cursor What the page before gave as next; it holds for the same order only.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at the most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // RolloutListParams defines parameters for RolloutList.
@@ -5785,6 +5889,9 @@ type ClientInterface interface {
 	// EventList request
 	EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// InventoryList request
+	InventoryList(ctx context.Context, params *InventoryListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RolloutList request
 	RolloutList(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6377,6 +6484,18 @@ func (c *Client) CommandGet(ctx context.Context, id string, params *CommandGetPa
 
 func (c *Client) EventList(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEventListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) InventoryList(ctx context.Context, params *InventoryListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInventoryListRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8697,6 +8816,103 @@ func NewEventListRequest(server string, params *EventListParams) (*http.Request,
 	return req, nil
 }
 
+// NewInventoryListRequest generates requests for InventoryList
+func NewInventoryListRequest(server string, params *InventoryListParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/inventory")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Filter != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "filter", runtime.ParamLocationQuery, *params.Filter); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "sort", runtime.ParamLocationQuery, *params.Sort); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "cursor", runtime.ParamLocationQuery, *params.Cursor); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "limit", runtime.ParamLocationQuery, *params.Limit); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRolloutListRequest generates requests for RolloutList
 func NewRolloutListRequest(server string, params *RolloutListParams) (*http.Request, error) {
 	var err error
@@ -10269,6 +10485,9 @@ type ClientWithResponsesInterface interface {
 	// EventListWithResponse request
 	EventListWithResponse(ctx context.Context, params *EventListParams, reqEditors ...RequestEditorFn) (*EventListAnswer, error)
 
+	// InventoryListWithResponse request
+	InventoryListWithResponse(ctx context.Context, params *InventoryListParams, reqEditors ...RequestEditorFn) (*InventoryListAnswer, error)
+
 	// RolloutListWithResponse request
 	RolloutListWithResponse(ctx context.Context, params *RolloutListParams, reqEditors ...RequestEditorFn) (*RolloutListAnswer, error)
 
@@ -11237,6 +11456,33 @@ func (r EventListAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r EventListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type InventoryListAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Inventory
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON404 *N404AgentNotFound
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r InventoryListAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InventoryListAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -12375,6 +12621,15 @@ func (c *ClientWithResponses) EventListWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseEventListAnswer(rsp)
+}
+
+// InventoryListWithResponse request returning *InventoryListAnswer
+func (c *ClientWithResponses) InventoryListWithResponse(ctx context.Context, params *InventoryListParams, reqEditors ...RequestEditorFn) (*InventoryListAnswer, error) {
+	rsp, err := c.InventoryList(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInventoryListAnswer(rsp)
 }
 
 // RolloutListWithResponse request returning *RolloutListAnswer
@@ -14936,6 +15191,67 @@ func ParseEventListAnswer(rsp *http.Response) (*EventListAnswer, error) {
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404AgentNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseInventoryListAnswer parses an HTTP response from a InventoryListWithResponse call
+func ParseInventoryListAnswer(rsp *http.Response) (*InventoryListAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InventoryListAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Inventory
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest N401Unauthenticated
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

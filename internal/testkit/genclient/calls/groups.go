@@ -56,6 +56,8 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 	get(c, func(a *TargetUpdateAnswer) *Target { return a.JSON200 })(200)(admin.TargetUpdateWithResponse(ctx, "box", box))
 	get(c, func(a *TargetListAnswer) *TargetList { return a.JSON200 })(200)(admin.TargetListWithResponse(ctx, nil))
 
+	get(c, func(a *InventoryListAnswer) *Inventory { return a.JSON200 })(200)(admin.InventoryListWithResponse(ctx, nil))
+
 	payload := &TaskRequest_Payload{}
 	if err := payload.FromCommandPayload(CommandPayload{Command: &[]string{"uptime"}}); err != nil {
 		c.failed = append(c.failed, err)
