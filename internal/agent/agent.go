@@ -81,7 +81,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
 	}
 
-	run.agentID = id.AgentID
+	downloads, err := a.client(a.Pace.handshake(), true)
+	if err != nil {
+		return err
+	}
+	store, err := newArtifactStore(downloads, id.ServerURL, id.AgentID)
+	if err != nil {
+		return err
+	}
+	run.agentID, run.artifacts = id.AgentID, store.of
 	if err := run.recover(ctx); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/atomicfile"
 	"stella-ops.org/stella/internal/bus"
 	"stella-ops.org/stella/internal/command"
@@ -54,6 +55,10 @@ func now() time.Time { return time.Now().UTC() }
 func (s *Server) Run(ctx context.Context) error {
 	cfg, log := &s.Config, s.Log
 	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	maxArtifact, err := cfg.maxArtifactBytes()
+	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
@@ -102,6 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 	targets := target.NewService(st, agents, now)
 	tasks := task.NewService(st, wake, box, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
+	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
 	}, now, log)
@@ -110,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
-		Targets: targets, Tasks: tasks, Commands: commands, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
@@ -126,6 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
 		daemon.Task{Name: "commands", Run: commands.Run},
+		daemon.Task{Name: "artifacts", Run: artifacts.Run},
 	)
 }
 

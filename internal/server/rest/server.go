@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/event"
@@ -61,6 +63,7 @@ type Deps struct {
 	Targets   *target.Service
 	Tasks     *task.Service
 	Commands  *command.Service
+	Artifacts *artifact.Service
 	Tokens    *seal.TokenSigner
 	Links     Links
 	Followers Followers
@@ -136,6 +139,7 @@ func New(d Deps) *Server {
 	s.targets()
 	s.tasks()
 	s.commands()
+	s.artifacts()
 	s.events()
 	s.describe()
 	s.documents()
@@ -276,7 +280,7 @@ func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
 		outcome = "denied"
 	}
 	if object == "" {
-		object = ctx.Param("id")
+		object = cmp.Or(ctx.Param("id"), ctx.Param("digest"))
 	}
 	s.Audit.Audit(context.WithoutCancel(ctx.Context()), access.Event{
 		TenantID: p.TenantID, Actor: p.Actor(), Action: ctx.Operation().OperationID, Object: object,
@@ -304,6 +308,8 @@ func objectOf(answer any) string {
 		return strings.Join(ids, " ")
 	case api.Command:
 		return v.ID
+	case api.ArtifactUpload:
+		return v.Digest
 	case api.RegistrationToken:
 		return v.ID
 	case api.APIToken:

@@ -141,6 +141,7 @@ func (c *caller) run(ctx context.Context, url, token, caFile string) error {
 	}
 	c.agents(ctx, admin)
 	c.work(ctx, admin, agent, plain, identity.AgentId)
+	c.artifacts(ctx, admin, agent, plain, identity.AgentId)
 	c.commands(ctx, admin, plain, identity.AgentId)
 	c.end(ctx, admin)
 	return c.missing()
