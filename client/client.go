@@ -174,10 +174,17 @@ func (c *Client) send(ctx context.Context, op call, body []byte, accept string) 
 		return nil, err
 	}
 	req.Header.Set("Accept", accept+", application/problem+json")
-	req.Header.Set("User-Agent", c.userAgent)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.answer(req)
+}
+
+// answer sends a request and returns an answer of success, whose body the
+// caller closes.
+func (c *Client) answer(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	req.Header.Set("User-Agent", c.userAgent)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

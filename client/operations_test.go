@@ -56,6 +56,13 @@ var operations = map[string][]any{
 	"secret.get":    {(*Client).Secret},
 	"secret.delete": {(*Client).DeleteSecret},
 
+	"artifact.begin":   {(*Client).BeginArtifact, (*Client).PushArtifact},
+	"artifact.append":  {(*Client).AppendArtifact},
+	"artifact.list":    {(*Client).ArtifactPage, (*Client).Artifacts},
+	"artifact.get":     {(*Client).Artifact},
+	"artifact.content": {(*Client).ArtifactContent, (*Client).PullArtifact},
+	"artifact.delete":  {(*Client).DeleteArtifact},
+
 	"registration-token.create": {(*Client).CreateRegistrationToken},
 	"registration-token.list":   {(*Client).RegistrationTokenPage, (*Client).RegistrationTokens},
 	"registration-token.revoke": {(*Client).RevokeRegistrationToken},
@@ -76,7 +83,7 @@ var operations = map[string][]any{
 // with an API token. internal/agent does, and docs/protocol.md shows how.
 var ofAgents = map[string]bool{
 	"agent.register": true, "agent.token": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
-	"agent.events": true, "agent.task-stream": true, "command.ack": true,
+	"agent.events": true, "agent.artifact": true, "agent.task-stream": true, "command.ack": true,
 }
 
 // noOperation are methods that call nothing.

@@ -81,11 +81,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
 	}
 
-	run.agentID = id.AgentID
 	client, err := a.client(a.Pace.handshake(), true)
 	if err != nil {
 		return err
 	}
+	store, err := newArtifactStore(client, id.ServerURL, id.AgentID)
+	if err != nil {
+		return err
+	}
+	run.agentID, run.artifacts = id.AgentID, store.of
 	run.calls = &calls{client: client, server: id.ServerURL, agentID: id.AgentID, log: a.Log}
 	if err := run.recover(ctx); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"stella-ops.org/stella/internal/agent/journal"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/artifact"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
 )
@@ -29,6 +30,8 @@ type runner struct {
 	journal   *journal.Journal
 	agentID   string // known once the agent is registered, before anything runs
 	calls     *calls // as is this
+	// artifacts is Stella's store as a task may read it; set with agentID.
+	artifacts func(t *api.AgentTask) artifact.Source
 	dataDir   string
 	slots     chan struct{}
 	log       *slog.Logger
@@ -158,7 +161,11 @@ func (r *runner) run(ctx context.Context, a *activeTask, t *api.AgentTask) {
 				return deploy.Ended(ctx, t, time.Now(), nil, deploy.Fail(api.ErrInvalidPayload, "%w", err))
 			}
 		}
-		return e.Run(ctx, t, r.env(a))
+		env := r.env(a)
+		if r.artifacts != nil {
+			env.Artifacts = r.artifacts(t)
+		}
+		return e.Run(ctx, t, env)
 	}))
 }
 

@@ -116,7 +116,7 @@ func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags
 		return req, err
 	}
 	kind := targets[0].Kind
-	payload, err := a.deployPayload(f, kind, command)
+	payload, err := a.deployPayload(ctx, c, f, kind, command)
 	if err != nil {
 		return req, err
 	}
@@ -154,7 +154,7 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.container, "name", "", "docker: the `container`'s name; the target's when left out")
 	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker: keep the previous container, stopped")
 
-	flags.StringArrayVar(&f.files, "file", nil, "host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; may be given several times")
+	flags.StringArrayVar(&f.files, "file", nil, "host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; or what was pushed, as in artifact://sha256:…[:name[:mode]]; may be given several times")
 	flags.StringArrayVar(&f.scripts, "script", nil, "host: a `file` that is run once in the new release, before the switch")
 	flags.StringVar(&f.start, "start", "", "host: a shell `command` that starts the release and returns")
 	flags.StringVar(&f.stop, "stop", "", "host: a shell `command` that stops the release")
@@ -190,7 +190,7 @@ func fits(targets []api.Target, cmd *cobra.Command) error {
 }
 
 // deployPayload is what the flags ask for, without the image.
-func (a *app) deployPayload(f *deployFlags, kind string, command []string) (*api.DeployPayload, error) {
+func (a *app) deployPayload(ctx context.Context, c *client.Client, f *deployFlags, kind string, command []string) (*api.DeployPayload, error) {
 	p := &api.DeployPayload{Config: api.DeployConfig{
 		ReleaseName: f.release, ReleaseID: releaseID(f.release),
 		ContainerName: f.container, Ports: f.ports, Volumes: f.volumes, Networks: f.networks,
@@ -219,7 +219,7 @@ func (a *app) deployPayload(f *deployFlags, kind string, command []string) (*api
 	if len(command) > 0 {
 		return nil, wrongUse("give the command by --start", "only a docker target takes a command after --")
 	}
-	if p.Artifacts, err = collect(f.files, f.scripts, f.unitFiles); err != nil {
+	if p.Artifacts, err = a.collect(ctx, c, f.files, f.scripts, f.unitFiles); err != nil {
 		return nil, err
 	}
 	if len(p.Artifacts) == 0 {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,15 +10,78 @@ import (
 	"strings"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/client"
 	"stella-ops.org/stella/internal/cli/out"
 )
 
 // maxContent is how much content goes with a task: what the server takes, less
-// what base64 and the rest of the request add.
-const maxContent = 11 << 20
+// what base64 and the rest of the request add. When files are more than that,
+// those that are longer than inlineContent go to Stella's own store first.
+const (
+	maxContent    = 11 << 20
+	inlineContent = 256 << 10
+)
 
-// collect reads the files of a release.
-func collect(files, scripts, unitFiles []string) ([]api.ArtifactReference, error) {
+// collect returns the files of a release, those that are here with their
+// content, or with the reference to what was pushed of them.
+func (a *app) collect(ctx context.Context, server *client.Client, files, scripts, unitFiles []string) ([]api.ArtifactReference, error) {
+	c, err := find(files, scripts, unitFiles)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.nameStored(ctx, server, c.list); err != nil {
+		return nil, err
+	}
+	all, small := int64(0), int64(0)
+	for _, f := range c.local {
+		if all += f.size; f.size <= inlineContent {
+			small += f.size
+		}
+	}
+	if small > maxContent {
+		return nil, wrongUse("pack them: tar czf release.tar.gz …, and unpack it by --script", "the small files are more than the %s that go with a task", out.Bytes(maxContent))
+	}
+	if all > maxContent {
+		a.io.Notef("the files are more than the %s that go with a task: the large ones go to Stella's store first", out.Bytes(maxContent))
+	}
+	for _, f := range c.local {
+		ref := &c.list[f.at]
+		if all > maxContent && f.size > inlineContent {
+			up, err := a.push(ctx, server, f.path, api.ArtifactRequest{Name: baseName(f.path)})
+			if err != nil {
+				return nil, err
+			}
+			ref.URL, ref.Digest = api.ArtifactScheme+up.Digest, up.Digest
+			continue
+		}
+		if ref.Content, err = os.ReadFile(f.path); err != nil {
+			return nil, wrongUse("", "%v", err)
+		}
+	}
+	return c.list, nil
+}
+
+// nameStored gives what is in Stella's store the name that it has there, where
+// none was given.
+func (a *app) nameStored(ctx context.Context, server *client.Client, list []api.ArtifactReference) error {
+	for i := range list {
+		ref := &list[i]
+		if ref.Name != "" {
+			continue
+		}
+		stored, err := server.Artifact(ctx, ref.Digest)
+		if err != nil {
+			return err
+		}
+		if ref.Name = baseName(stored.Name); ref.Name == "" {
+			return wrongUse("add the name: --file "+ref.URL+":NAME", "the artifact has no name")
+		}
+	}
+	return nil
+}
+
+// find names the files of a release, and reads none yet.
+func find(files, scripts, unitFiles []string) (*collector, error) {
 	var c collector
 	for _, spec := range files {
 		if err := c.file(spec); err != nil {
@@ -34,11 +98,19 @@ func collect(files, scripts, unitFiles []string) ([]api.ArtifactReference, error
 			return nil, err
 		}
 	}
-	return c.list, nil
+	return &c, nil
 }
 
+// collector gathers files; those that are on this machine are local too.
 type collector struct {
-	list []api.ArtifactReference
+	list  []api.ArtifactReference
+	local []localFile
+}
+
+// localFile is a file here that is to be the content of a reference.
+type localFile struct {
+	at   int // in the list
+	path string
 	size int64
 }
 
@@ -47,6 +119,9 @@ type collector struct {
 func (c *collector) file(spec string) error {
 	if strings.HasPrefix(spec, "http://") || strings.HasPrefix(spec, "https://") {
 		return c.remote(spec)
+	}
+	if strings.HasPrefix(spec, api.ArtifactScheme) {
+		return c.stored(spec)
 	}
 	parts := strings.Split(spec, ":")
 	for i := len(parts); i > 0; i-- {
@@ -106,7 +181,7 @@ func (c *collector) folder(dir, name, mode string) error {
 	})
 }
 
-// read takes one file with the permissions that it has.
+// read notes one file with the permissions that it has.
 func (c *collector) read(p, name, mode, kind string) error {
 	info, err := os.Stat(p)
 	if err != nil {
@@ -115,18 +190,26 @@ func (c *collector) read(p, name, mode, kind string) error {
 	if !info.Mode().IsRegular() {
 		return wrongUse("leave it out", "%s is no plain file", p)
 	}
-	if c.size += info.Size(); c.size > maxContent {
-		return wrongUse("put what is large on an HTTP server, and give --file https://…@sha256:…",
-			"the files are more than the %s that go with a task", out.Bytes(maxContent))
-	}
-	content, err := os.ReadFile(p)
-	if err != nil {
-		return wrongUse("", "%v", err)
-	}
 	if mode == "" && kind == "" && info.Mode().Perm()&0o111 != 0 {
 		mode = "0755"
 	}
-	c.list = append(c.list, api.ArtifactReference{Name: path.Clean(name), Type: kind, Content: content, Mode: mode})
+	c.local = append(c.local, localFile{at: len(c.list), path: p, size: info.Size()})
+	c.list = append(c.list, api.ArtifactReference{Name: path.Clean(name), Type: kind, Mode: mode})
+	return nil
+}
+
+// stored takes artifact://sha256:…[:name[:mode]]: what was pushed to Stella.
+func (c *collector) stored(spec string) error {
+	parts := strings.Split(strings.TrimPrefix(spec, api.ArtifactScheme), ":")
+	digest := strings.Join(parts[:min(2, len(parts))], ":")
+	if !digestPattern.MatchString(digest) {
+		return wrongUse("`stella artifact list` shows those that are there", "%s is no artifact: write it as in artifact://sha256:…:NAME", spec)
+	}
+	name, mode, err := nameAndMode(spec, parts[2:])
+	if err != nil {
+		return err
+	}
+	c.list = append(c.list, api.ArtifactReference{Name: name, Digest: digest, URL: api.ArtifactScheme + digest, Mode: mode})
 	return nil
 }
 

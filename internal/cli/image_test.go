@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -82,24 +83,29 @@ func TestTagIsResolved(t *testing.T) {
 	}
 }
 
-// Files that are too much for a task are refused before they are read.
+// Many small files that are too much together are refused before they are read.
 func TestTooManyBytes(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
 	f.answer("GET /api/v1/targets/web", api.Target{Name: "web", Kind: "host"})
 	term := newTerminal(t, f)
-	big := filepath.Join(term.home, "big")
-	file, err := os.Create(big)
-	if err != nil {
+	dir := filepath.Join(term.home, "many")
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := file.Truncate(maxContent + 1); err != nil {
-		t.Fatal(err)
+	for i := range maxContent/inlineContent + 1 {
+		file, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Truncate(inlineContent); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if code := term.run(t.Context(), "deploy", "web", "--file", big); code != exitUsage || !strings.Contains(term.stderr, "11.0 MiB") {
+	if code := term.run(t.Context(), "deploy", "web", "--file", dir); code != exitUsage || !strings.Contains(term.stderr, "11.0 MiB") {
 		t.Errorf("%d: %s", code, term.stderr)
 	}
 }

@@ -23,6 +23,7 @@ const (
 	Conflict                       // it contradicts what is there
 	TooLarge                       // more than we take
 	RateLimited                    // too often; later it may work
+	Timeout                        // it took the caller too long
 	Unavailable                    // we cannot now; later it may work
 	UnsupportedVersion             // a protocol version that we do not speak
 	UpgradeRequired                // another protocol is spoken here

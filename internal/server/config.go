@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"stella-ops.org/stella/internal/fleet"
@@ -28,6 +30,8 @@ type Config struct {
 	TaskLease         time.Duration `name:"task-lease" default:"2m" help:"silence about a task after which its agent is taken to have lost it"`
 	AgentCertLife     time.Duration `name:"agent-cert-life" default:"2160h" help:"validity of agents' certificates"`
 	ReconnectRate     int           `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
+	MaxArtifactSize   string        `name:"max-artifact-size" default:"2GiB" help:"how large one artifact may be, as in 500MiB or 10GiB"`
+	ArtifactGrace     time.Duration `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
 	LogFormat         string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
 }
@@ -53,10 +57,34 @@ func (c *Config) validate() error {
 	if c.ReconnectRate < 0 {
 		return fmt.Errorf("reconnect-rate: %d agents a second are none: give a number, or 0 for no limit", c.ReconnectRate)
 	}
+	if _, err := c.maxArtifactBytes(); err != nil {
+		return err
+	}
+	if c.ArtifactGrace < 0 {
+		return fmt.Errorf("artifact-grace: %s is less than nothing", c.ArtifactGrace)
+	}
 	if c.AgentCertLife < 10*time.Second {
 		return fmt.Errorf("agent-cert-life: %s is too short to work with", c.AgentCertLife)
 	}
 	return nil
+}
+
+// maxArtifactBytes is 0 when nothing is said.
+func (c *Config) maxArtifactBytes() (int64, error) {
+	number, factor := c.MaxArtifactSize, int64(1)
+	if number == "" {
+		return 0, nil
+	}
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if text, ok := strings.CutSuffix(number, unit); ok {
+			number, factor = text, 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > 1<<50/factor {
+		return 0, fmt.Errorf("max-artifact-size: %q is no size: write a whole number of bytes, or as in 500MiB or 10GiB", c.MaxArtifactSize)
+	}
+	return n * factor, nil
 }
 
 func (c *Config) thresholds() fleet.Thresholds {

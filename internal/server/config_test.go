@@ -35,6 +35,12 @@ func TestConfigChecks(t *testing.T) {
 		{"stale between two heartbeats", func(c *Config) { c.StaleAfter = 30 * time.Second }, "stale-after"},
 		{"no heartbeats", func(c *Config) { c.HeartbeatInterval = 0 }, "heartbeat-interval"},
 		{"lease shorter than a heartbeat", func(c *Config) { c.TaskLease = 30 * time.Second }, "task-lease"},
+		{"artifacts of half a gigabyte", func(c *Config) { c.MaxArtifactSize = "512MiB" }, ""},
+		{"artifacts of some bytes", func(c *Config) { c.MaxArtifactSize = "1000" }, ""},
+		{"artifacts of no size", func(c *Config) { c.MaxArtifactSize = "0GiB" }, "max-artifact-size"},
+		{"artifacts without end", func(c *Config) { c.MaxArtifactSize = "9999999999TiB" }, "max-artifact-size"},
+		{"artifacts of a lot", func(c *Config) { c.MaxArtifactSize = "a lot" }, "max-artifact-size"},
+		{"artifacts gone before they come", func(c *Config) { c.ArtifactGrace = -time.Second }, "artifact-grace"},
 		{"certificates of a moment", func(c *Config) { c.AgentCertLife = time.Second }, "agent-cert-life"},
 	} {
 		cfg := good

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/atomicfile"
 	"stella-ops.org/stella/internal/bus"
 	"stella-ops.org/stella/internal/command"
@@ -56,6 +57,10 @@ func now() time.Time { return time.Now().UTC() }
 func (s *Server) Run(ctx context.Context) error {
 	cfg, log := &s.Config, s.Log
 	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	maxArtifact, err := cfg.maxArtifactBytes()
+	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
@@ -106,6 +111,7 @@ func (s *Server) Run(ctx context.Context) error {
 	tasks := task.NewService(st, wake, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
 	rollouts := rollout.NewService(st, targets, tasks, box, wake, now, log)
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
+	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
 	}, now, log)
@@ -114,7 +120,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
-		Targets: targets, Tasks: tasks, Commands: commands, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
+		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
@@ -131,6 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "tasks", Run: tasks.Run},
 		daemon.Task{Name: "rollouts", Run: rollouts.Run},
 		daemon.Task{Name: "commands", Run: commands.Run},
+		daemon.Task{Name: "artifacts", Run: artifacts.Run},
 	)
 }
 

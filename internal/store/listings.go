@@ -3,6 +3,7 @@ package store
 import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
@@ -253,5 +254,21 @@ var receivedListing = &listing{
 		"state":     {column: "r.state"},
 		"createdAt": {column: "c.created_at"},
 		"expiresAt": {column: "c.expires_at"},
+	},
+}
+
+var artifactListing = &listing{
+	what: "list artifacts", schema: artifact.Schema,
+	fields: map[string]source{
+		"digest":      {column: "digest"},
+		"name":        {column: "name"},
+		"mediaType":   {column: "media_type"},
+		"size":        {column: "size"},
+		"received":    {column: "received"},
+		"complete":    {column: "complete"},
+		"createdBy":   {column: "created_by"},
+		"createdAt":   {column: "created_at"},
+		"completedAt": {column: "completed_at", mayBeNull: true},
+		"lastUsedAt":  {column: "last_used_at"},
 	},
 }

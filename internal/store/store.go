@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
@@ -22,14 +23,15 @@ import (
 )
 
 var (
-	_ fleet.Store   = (*Store)(nil)
-	_ enroll.Store  = (*Store)(nil)
-	_ access.Store  = (*Store)(nil)
-	_ target.Store  = (*Store)(nil)
-	_ task.Store    = (*Store)(nil)
-	_ command.Store = (*Store)(nil)
-	_ secret.Store  = (*Store)(nil)
-	_ rollout.Store = (*Store)(nil)
+	_ fleet.Store    = (*Store)(nil)
+	_ enroll.Store   = (*Store)(nil)
+	_ access.Store   = (*Store)(nil)
+	_ target.Store   = (*Store)(nil)
+	_ task.Store     = (*Store)(nil)
+	_ command.Store  = (*Store)(nil)
+	_ artifact.Store = (*Store)(nil)
+	_ secret.Store   = (*Store)(nil)
+	_ rollout.Store  = (*Store)(nil)
 )
 
 // Store keeps everything, on either engine. It is safe for concurrent use, and

@@ -36,6 +36,9 @@ func (s *Store) InsertTask(ctx context.Context, t *task.Task) (first *task.Task,
 		if !ok {
 			return targetNotFound(t.TargetID)
 		}
+		if err := takeArtifacts(ctx, q, t); err != nil {
+			return err
+		}
 		payload := column.Raw(t.Payload)
 		if len(payload) == 0 {
 			payload = column.Raw("{}")
@@ -46,15 +49,55 @@ func (s *Store) InsertTask(ctx context.Context, t *task.Task) (first *task.Task,
 			TimeoutMS: t.Timeout.Milliseconds(), IdempotencyKey: t.IdempotencyKey, Attempt: t.Attempt,
 			CreatedBy: t.CreatedBy, CreatedAt: column.At(t.CreatedAt), ExpiresAt: column.At(t.ExpiresAt),
 		})
-		if err == nil && n == 0 {
-			first, err = taskByKey(ctx, q, t)
+		if err != nil {
+			return err
 		}
-		return err
+		if n == 0 {
+			first, err = taskByKey(ctx, q, t)
+			return err
+		}
+		for _, a := range t.Artifacts {
+			if err := q.InsertArtifactUse(ctx, db.InsertArtifactUseParams{TenantID: t.TenantID, Digest: a.Digest, TaskID: t.ID}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return first, nil
+}
+
+// CheckArtifacts implements task.Store.
+func (s *Store) CheckArtifacts(ctx context.Context, t *task.Task) error {
+	for _, a := range t.Artifacts {
+		row, ok, err := one(s.read().Artifact(ctx, db.ArtifactParams{TenantID: t.TenantID, Digest: a.Digest}))
+		switch {
+		case err != nil:
+			return s.explain(ctx, "read artifact", err)
+		case !ok:
+			return a.Missing(false, 0, 0)
+		case !row.Complete:
+			return a.Missing(true, row.Received, row.Size)
+		}
+	}
+	return nil
+}
+
+// takeArtifacts marks the artifacts of a task as used now: from here on, nobody
+// removes them before the task stands.
+func takeArtifacts(ctx context.Context, q *db.Queries, t *task.Task) error {
+	for _, a := range t.Artifacts {
+		n, err := q.UseArtifact(ctx, db.UseArtifactParams{TenantID: t.TenantID, Digest: a.Digest, At: column.At(t.CreatedAt)})
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return a.Missing(false, 0, 0)
+		}
+	}
+	return nil
 }
 
 // taskByKey returns the task that has the same idempotency key, or nil.

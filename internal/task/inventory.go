@@ -148,8 +148,8 @@ func because(state string) string {
 // inspection that does not say one.
 func (s *Service) defaultContainer(ctx context.Context, tgt *target.Target, raw json.RawMessage) (json.RawMessage, error) {
 	var p api.InspectPayload
-	if tgt.Kind != "docker" || json.Unmarshal(raw, &p) != nil || p.ContainerName != "" {
-		return raw, nil
+	if tgt.Kind != "docker" || len(raw) > 0 && json.Unmarshal(raw, &p) != nil || p.ContainerName != "" {
+		return raw, nil //nolint:nilerr // what is wrong with a payload is said where it is checked
 	}
 	current, err := s.Current(ctx, tgt.TenantID, tgt.ID)
 	if err != nil || current == nil {
@@ -157,7 +157,7 @@ func (s *Service) defaultContainer(ctx context.Context, tgt *target.Target, raw 
 	}
 	var d api.DeployPayload
 	if json.Unmarshal(current.Payload, &d) != nil || d.Config.ContainerName == "" {
-		return raw, nil
+		return raw, nil //nolint:nilerr // a history that says nothing leaves the name as it is
 	}
 	p.ContainerName = d.Config.ContainerName
 	return json.Marshal(p)

@@ -2,6 +2,7 @@ package task_test
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -27,10 +28,7 @@ func TestInventory(t *testing.T) {
 		"sticker": api.VersionSticker{ReleaseID: "r1", Digest: digest("r1"), TargetID: "t"},
 	}
 	with := func(change map[string]any) map[string]any {
-		out := map[string]any{}
-		for k, v := range good {
-			out[k] = v
-		}
+		out := maps.Clone(good)
 		for k, v := range change {
 			if out[k] = v; v == nil {
 				delete(out, k)

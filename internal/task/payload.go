@@ -30,8 +30,8 @@ type content struct {
 const masked = "***"
 
 // check decodes a payload strictly, as its type asks for, and returns it
-// whole, and as people may see it.
-func check(typ api.TaskType, tgt *target.Target, raw json.RawMessage) (whole, public json.RawMessage, err error) {
+// whole, as people may see it, and what it needs of Stella's store.
+func check(typ api.TaskType, tgt *target.Target, raw json.RawMessage) (whole, public json.RawMessage, needs []Artifact, err error) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		raw = json.RawMessage("{}")
 	}
@@ -54,23 +54,26 @@ func check(typ api.TaskType, tgt *target.Target, raw json.RawMessage) (whole, pu
 	case api.TaskReadSticker:
 		p = &inspectPayload{}
 	default:
-		return nil, nil, fault.InvalidField("body.type", "%q is no task type", typ)
+		return nil, nil, nil, fault.InvalidField("body.type", "%q is no task type", typ)
 	}
 	if err := decodeStrict(raw, p); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if v, ok := p.(interface{ validate(*target.Target) error }); ok {
 		if err := v.validate(tgt); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	if whole, err = json.Marshal(p); err != nil {
-		return nil, nil, fmt.Errorf("encode payload: %w", err)
+		return nil, nil, nil, fmt.Errorf("encode payload: %w", err)
 	}
 	if public, err = json.Marshal(p.public()); err != nil {
-		return nil, nil, fmt.Errorf("encode public payload: %w", err)
+		return nil, nil, nil, fmt.Errorf("encode public payload: %w", err)
 	}
-	return whole, public, nil
+	if v, ok := p.(stored); ok {
+		needs = v.artifacts()
+	}
+	return whole, public, needs, nil
 }
 
 // decodeStrict names the field that does not fit.

@@ -155,7 +155,7 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 			return nil, err
 		}
 	}
-	whole, public, err := check(req.Type, tgt, req.Payload)
+	whole, public, needs, err := check(req.Type, tgt, req.Payload)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,12 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 	}
 	sec := &content{Payload: whole, Credentials: req.Credentials}
 	if req.Type == api.TaskRollback {
-		if public, err = s.planRollback(ctx, tgt, sec); err != nil {
+		if public, needs, err = s.planRollback(ctx, tgt, sec); err != nil {
+			return nil, err
+		}
+	}
+	if t.Artifacts = needs; len(needs) > 0 {
+		if err := s.store.CheckArtifacts(ctx, t); err != nil {
 			return nil, err
 		}
 	}
@@ -234,23 +239,23 @@ func (s *Service) servable(ctx context.Context, tgt *target.Target, capability s
 
 // planRollback says what to go back to, from the target's history, for the
 // case that the target itself has kept nothing to restore.
-func (s *Service) planRollback(ctx context.Context, tgt *target.Target, sec *content) (public json.RawMessage, err error) {
+func (s *Service) planRollback(ctx context.Context, tgt *target.Target, sec *content) (public json.RawMessage, needs []Artifact, err error) {
 	var p rollbackPayload
 	if err := json.Unmarshal(sec.Payload, &p); err != nil {
-		return nil, fmt.Errorf("decode rollback: %w", err)
+		return nil, nil, fmt.Errorf("decode rollback: %w", err)
 	}
 	history, err := s.store.Deployments(ctx, tgt.TenantID, tgt.ID, 200)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if d := previous(history, p.TargetDigest, p.ReleaseID); d != nil {
 		old, err := s.openSecret(d.TaskID, d.Sealed)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		var dp deployPayload
 		if err := json.Unmarshal(old.Payload, &dp); err != nil {
-			return nil, fmt.Errorf("decode deployment of task %s: %w", d.TaskID, err)
+			return nil, nil, fmt.Errorf("decode deployment of task %s: %w", d.TaskID, err)
 		}
 		if dp.Config.ReleaseID == "" {
 			dp.Config.ReleaseID = d.ReleaseID
@@ -260,14 +265,15 @@ func (s *Service) planRollback(ctx context.Context, tgt *target.Target, sec *con
 			sec.Credentials = old.Credentials
 		}
 	} else if p.TargetDigest != "" || p.ReleaseID != "" {
-		return nil, fault.New(fault.Conflict, "release_unknown",
+		return nil, nil, fault.New(fault.Conflict, "release_unknown",
 			"target %s has never run %s%s successfully: `stella task list --target %s` shows what it ran; to deploy something new use `stella deploy`",
 			tgt.Name, p.TargetDigest, p.ReleaseID, tgt.Name)
 	}
 	if sec.Payload, err = json.Marshal(p); err != nil {
-		return nil, fmt.Errorf("encode rollback: %w", err)
+		return nil, nil, fmt.Errorf("encode rollback: %w", err)
 	}
-	return json.Marshal(p.public())
+	public, err = json.Marshal(p.public())
+	return public, p.artifacts(), err
 }
 
 // previous picks from a history, the newest first: the release asked for, or

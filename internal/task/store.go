@@ -14,10 +14,14 @@ import (
 // atomic and safe for concurrent use by many servers. A missing task is a
 // fault of kind NotFound.
 type Store interface {
-	// InsertTask adds a queued task. If the tenant has one with the same
-	// idempotency key already, it adds nothing and returns that one;
-	// otherwise it returns nil.
+	// InsertTask adds a queued task, and keeps that it uses its artifacts. If
+	// the tenant has one with the same idempotency key already, it adds
+	// nothing and returns that one; otherwise it returns nil. An artifact that
+	// is not there, or not complete, is the fault that Artifact.Missing makes.
 	InsertTask(ctx context.Context, t *Task) (first *Task, err error)
+	// CheckArtifacts returns the fault that InsertTask would for the task's
+	// artifacts.
+	CheckArtifacts(ctx context.Context, t *Task) error
 	// TaskByKey returns the tenant's task with that idempotency key, or nil.
 	TaskByKey(ctx context.Context, tenant, key string) (*Task, error)
 	Task(ctx context.Context, tenant, id string) (*Task, error)

@@ -42,6 +42,9 @@ type Task struct {
 	// credentials, encrypted.
 	Payload json.RawMessage
 	Sealed  []byte
+	// Artifacts are those of Stella's store that the task needs. The store
+	// keeps which they are, and does not fill them in.
+	Artifacts []Artifact
 
 	Timeout        time.Duration // of the execution
 	IdempotencyKey string

@@ -45,7 +45,10 @@ type proxy struct {
 	rule  func(offers []string) fate
 	conns map[net.Conn]bool
 	ended bool
-	work  sync.WaitGroup
+	// down is how much came from the server; when it has come to cutAfter,
+	// everything is cut, once.
+	down, cutAfter int64
+	work           sync.WaitGroup
 }
 
 func startProxy(t *testing.T, to string) *proxy {
@@ -139,7 +142,28 @@ func (p *proxy) pipe(conn net.Conn, in io.Reader) {
 		_ = up.Close()
 		_ = conn.Close()
 	})
-	_, _ = io.Copy(conn, up)
+	_, _ = io.Copy(conn, metered{up, p})
+}
+
+// metered tells a proxy what comes from the server.
+type metered struct {
+	net.Conn
+	p *proxy
+}
+
+func (m metered) Read(b []byte) (int, error) {
+	n, err := m.Conn.Read(b)
+	m.p.mu.Lock()
+	m.p.down += int64(n)
+	cut := m.p.cutAfter > 0 && m.p.down >= m.p.cutAfter
+	if cut {
+		m.p.cutAfter = 0
+	}
+	m.p.mu.Unlock()
+	if cut {
+		m.p.cut()
+	}
+	return n, err
 }
 
 // clientHello reads what a TLS client begins with, and what it offers to speak.

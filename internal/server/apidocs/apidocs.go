@@ -122,7 +122,7 @@ func view(d *document31) *page {
 		c := chapter{Name: tag.Name, Description: tag.Description}
 		for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
 			item := d.Paths[path]
-			for _, method := range []string{"get", "post", "put", "delete"} {
+			for _, method := range []string{"get", "post", "put", "patch", "delete"} {
 				if op := item[method]; op != nil && slices.Contains(op.Tags, tag.Name) {
 					c.Operations = append(c.Operations, d.operation(p.Server, strings.ToUpper(method), path, op))
 				}

@@ -149,8 +149,11 @@ func curl(server, method, path string, op *operation) string {
 		}
 	}
 	if op.RequestBody != nil {
-		body := pretty(op.RequestBody.Content["application/json"].Example)
-		line = append(line, "-H 'Content-Type: application/json'", "-d '"+strings.ReplaceAll(body, "'", `'\''`)+"'")
+		if m, ok := op.RequestBody.Content["application/json"]; ok {
+			line = append(line, "-H 'Content-Type: application/json'", "-d '"+strings.ReplaceAll(pretty(m.Example), "'", `'\''`)+"'")
+		} else {
+			line = append(line, "-H 'Content-Type: application/octet-stream'", "--data-binary @FILE")
+		}
 	}
 	for _, r := range op.Responses {
 		if _, stream := r.Content["text/event-stream"]; stream {

@@ -107,6 +107,8 @@ func rpcError(err error) error {
 		code = connect.CodeAborted
 	case fault.TooLarge, fault.RateLimited:
 		code = connect.CodeResourceExhausted
+	case fault.Timeout:
+		code = connect.CodeDeadlineExceeded
 	case fault.Unavailable:
 		code = connect.CodeUnavailable
 	case fault.UnsupportedVersion, fault.UpgradeRequired:

@@ -27,7 +27,7 @@ func TestRPCErrors(t *testing.T) {
 	want := map[fault.Kind]connect.Code{
 		fault.Invalid: connect.CodeInvalidArgument, fault.Unauthenticated: connect.CodeUnauthenticated, fault.Forbidden: connect.CodePermissionDenied,
 		fault.NotFound: connect.CodeNotFound, fault.Conflict: connect.CodeAborted, fault.TooLarge: connect.CodeResourceExhausted,
-		fault.RateLimited: connect.CodeResourceExhausted, fault.Unavailable: connect.CodeUnavailable, fault.UnsupportedVersion: connect.CodeFailedPrecondition,
+		fault.RateLimited: connect.CodeResourceExhausted, fault.Timeout: connect.CodeDeadlineExceeded, fault.Unavailable: connect.CodeUnavailable, fault.UnsupportedVersion: connect.CodeFailedPrecondition,
 	}
 	for kind := fault.Invalid; kind <= fault.UnsupportedVersion; kind++ {
 		err := rpcError(fmt.Errorf("while at it: %w", fault.Wrap(errors.New("disk /dev/sda1"), kind, "some_code", "the message")))

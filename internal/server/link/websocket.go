@@ -350,7 +350,7 @@ func closeStatus(f *fault.Error) ws.StatusCode {
 
 var closeStatuses = map[fault.Kind]ws.StatusCode{
 	fault.Invalid: 4422, fault.Unauthenticated: 4401, fault.Forbidden: 4403, fault.NotFound: 4404, fault.Conflict: 4409,
-	fault.TooLarge: 4413, fault.RateLimited: 4429, fault.Unavailable: 4503, fault.UnsupportedVersion: 4400,
+	fault.TooLarge: 4413, fault.RateLimited: 4429, fault.Timeout: 4408, fault.Unavailable: 4503, fault.UnsupportedVersion: 4400,
 }
 
 type wsProtocolError struct{ status ws.StatusCode }

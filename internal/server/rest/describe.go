@@ -36,6 +36,7 @@ var tags = []*huma.Tag{
 	{Name: "agents", Description: "Agents, as people and scripts see them: which there are, how they are, and whether they may work."},
 	{Name: "targets", Description: "What can be deployed to, and which agent reaches it."},
 	{Name: "tasks", Description: "Deployments and other work on targets: queued here, carried to an agent, and told about until they are over."},
+	{Name: "artifacts", Description: "Files for deployments in Stella's own store, named by the digest of their content."},
 	{Name: "commands", Description: "Commands to agents themselves: one, a group, or all. Who the recipients are is fixed when a command is sent."},
 	{Name: "rollouts", Description: "One deployment to many targets: some at a time, with a limit to its failures."},
 	{Name: "secrets", Description: "Named values that targets and tasks refer to. They are kept encrypted, and go to agents alone."},
@@ -80,11 +81,11 @@ func (s *Server) describe() {
 	doc.Components.Responses = map[string]*huma.Response{}
 	s.describePlain(doc)
 	abouts := map[string]about{}
-	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer()} {
+	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutArtifacts(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer()} {
 		maps.Copy(abouts, part)
 	}
 	for path, item := range doc.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete} {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch} {
 			if op != nil {
 				if a, ok := abouts[op.OperationID]; ok {
 					a.describe(doc, path, op)
@@ -109,7 +110,9 @@ func (a *about) describe(doc *huma.OpenAPI, path string, op *huma.Operation) {
 		}
 	}
 	if op.RequestBody != nil {
-		op.RequestBody.Content["application/json"].Example = a.request
+		for _, m := range op.RequestBody.Content {
+			m.Example = a.request
+		}
 	}
 	// Two operations have two answers.
 	switch op.OperationID {
@@ -165,6 +168,9 @@ func refusal(doc *huma.OpenAPI, status string, codes []string) *huma.Response {
 		r.Description = strings.TrimPrefix(r.Description+"\n- `"+code+"`: "+text, "\n")
 		media.Examples[code] = &huma.Example{Summary: text, Value: newProblem(number, code, text).Problem}
 	}
+	if slices.Contains(codes, "wrong_offset") {
+		r.Headers = map[string]*huma.Param{api.HeaderUploadOffset: {Description: "With `wrong_offset`: where the upload goes on.", Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64"}}}
+	}
 	if number == http.StatusUnauthorized {
 		r.Headers = map[string]*huma.Param{"WWW-Authenticate": {Description: "How to say who calls.", Schema: &huma.Schema{Type: huma.TypeString}}}
 	}
@@ -200,12 +206,16 @@ func paramExample(path string, p *huma.Param) any {
 	switch {
 	case p.In == "header" && p.Name == api.HeaderRegistrationToken:
 		return exampleRegistrationTokenMade().Token
+	case p.In == "header" && p.Name == api.HeaderUploadOffset:
+		return 0
 	case p.In == "query" && p.Name == "label":
 		return []string{"zone=eu-1"}
 	case p.In != "path":
 		return nil
 	case p.Name == "group":
 		return "web"
+	case p.Name == "digest":
+		return exampleArtifactDigest
 	case p.Name == "taskId":
 		return exampleTaskID
 	case p.Name == "commandId":

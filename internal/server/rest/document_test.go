@@ -169,7 +169,9 @@ func TestEveryOperationIsDescribed(t *testing.T) {
 			}
 		}
 		if op.RequestBody != nil {
-			hasExample(t, doc, at+" request", op.RequestBody.Content["application/json"])
+			for kind, m := range op.RequestBody.Content {
+				hasExample(t, doc, at+" request "+kind, m)
+			}
 		}
 		hasAnswers(t, doc, op)
 	})

@@ -33,6 +33,7 @@ var statusOf = map[fault.Kind]int{
 	fault.Conflict:           http.StatusConflict,
 	fault.TooLarge:           http.StatusRequestEntityTooLarge,
 	fault.RateLimited:        http.StatusTooManyRequests,
+	fault.Timeout:            http.StatusRequestTimeout,
 	fault.Unavailable:        http.StatusServiceUnavailable,
 	fault.UnsupportedVersion: http.StatusBadRequest,
 	fault.UpgradeRequired:    http.StatusUpgradeRequired,

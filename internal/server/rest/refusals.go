@@ -31,6 +31,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"404 group_not_found":          "no agent is in the group",
 	"404 target_not_found":         "there is no such target",
 	"404 task_not_found":           "there is no such task",
+	"404 artifact_not_found":       "there is no such artifact; for an agent: none that its task was made with",
 	"404 command_not_found":        "there is no such command; it is kept for some days after it ended",
 	"404 rollout_not_found":        "there is no such rollout",
 	"404 secret_not_found":         "there is no such secret",
@@ -51,10 +52,18 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"409 target_changed":           "another agent has changed the target since",
 	"409 target_busy":              "a task is not over that needs the target",
 	"409 task_finished":            "the task is over",
+	"409 artifact_in_use":          "a task that is not over, or a deployment that a rollback may repeat, uses the artifact",
+	"409 artifact_incomplete":      "the artifact's upload is not complete",
+	"409 size_differs":             "the artifact is there, or is being uploaded, with another size",
+	"409 wrong_offset":             "the upload does not go on there; the header Upload-Offset says where",
 	"413 payload_too_large":        "the payload is larger than 256 KiB",
 	"413 result_too_large":         "the result is larger than 256 KiB",
+	"413 artifact_too_large":       "the artifact is larger than the server takes",
 	"413 too_large":                "the body is larger than this takes",
-	"415 unsupported_media_type":   "the body is of a kind that is not read here; send application/json",
+	"415 unsupported_media_type":   "the body is of a kind that is not read here; send what the operation takes",
+	"416 range_not_satisfiable":    "the artifact ends before the range that is asked for; Content-Range says where",
+	"422 artifact_missing":         "an artifact that the task needs is not in the store, or not complete",
+	"422 digest_mismatch":          "the content has another digest than was announced; nothing of it is kept",
 	"422 invalid":                  "something in the request is not as it should be; errors says what and where",
 	"426 websocket_expected":       "the request does not ask for a WebSocket",
 	"500 internal":                 "something went wrong in the server; its log tells more",
@@ -93,7 +102,9 @@ func usualRefusals(who need, op *huma.Operation) []string {
 	case agentOrViewer:
 		keys = append(append(keys, self...), person...)
 	}
-	if op.RequestBody != nil {
+	if op.RequestBody != nil && op.RequestBody.Content[octets] != nil {
+		keys = append(keys, "408 timeout", "415 unsupported_media_type")
+	} else if op.RequestBody != nil {
 		keys = append(keys, "400 malformed", "408 timeout", "413 too_large", "415 unsupported_media_type", "422 invalid")
 	}
 	if len(op.Parameters) > 0 {

@@ -166,7 +166,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	want := map[fault.Kind]int{
 		fault.Invalid: 422, fault.Unauthenticated: 401, fault.Forbidden: 403, fault.NotFound: 404, fault.Conflict: 409,
-		fault.TooLarge: 413, fault.RateLimited: 429, fault.Unavailable: 503, fault.UnsupportedVersion: 400,
+		fault.TooLarge: 413, fault.RateLimited: 429, fault.Timeout: 408, fault.Unavailable: 503, fault.UnsupportedVersion: 400,
 	}
 	cause := errors.New("pq: password authentication failed")
 	for kind := fault.Internal; kind <= fault.UnsupportedVersion; kind++ {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/event"
@@ -65,6 +67,7 @@ type Deps struct {
 	Commands  *command.Service
 	Secrets   *secret.Service
 	Rollouts  *rollout.Service
+	Artifacts *artifact.Service
 	Tokens    *seal.TokenSigner
 	Links     Links
 	Followers Followers
@@ -144,6 +147,7 @@ func New(d Deps) *Server {
 	s.targets()
 	s.tasks()
 	s.commands()
+	s.artifacts()
 	s.events()
 	s.describe()
 	s.documents()
@@ -284,7 +288,7 @@ func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
 		outcome = "denied"
 	}
 	if object == "" {
-		object = ctx.Param("id")
+		object = cmp.Or(ctx.Param("id"), ctx.Param("digest"))
 	}
 	s.Audit.Audit(context.WithoutCancel(ctx.Context()), access.Event{
 		TenantID: p.TenantID, Actor: p.Actor(), Action: ctx.Operation().OperationID, Object: object,
@@ -316,6 +320,8 @@ func objectOf(answer any) string {
 		return v.ID
 	case api.Secret:
 		return v.Name
+	case api.ArtifactUpload:
+		return v.Digest
 	case api.RegistrationToken:
 		return v.ID
 	case api.APIToken:

@@ -131,3 +131,6 @@ FROM command_recipients r CROSS JOIN commands c ON c.id = r.command_id CROSS JOI
 WHERE r.state = 'pending' AND (r.agent_id, r.command_id) > ($1, $2)
   AND c.created_at <= $3 AND c.expires_at > $4 AND a.liveness <> 'dead' AND a.lifecycle <> 'revoked'
 ORDER BY r.agent_id, r.command_id LIMIT $5;
+
+-- name: LockArtifact :one
+SELECT * FROM artifacts WHERE tenant_id = $1 AND digest = $2;

@@ -8,6 +8,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/artifact"
 	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/store"
@@ -31,6 +32,12 @@ func testPlans(t *testing.T, b *bench) {
 		k := b.queued(x.ID)
 		k.Type, k.CreatedAt = pick(i/1900, api.TaskDeploy, api.TaskInspect), b.now.Add(time.Duration(i)*time.Second)
 		if _, err := b.InsertTask(b.ctx, k); err != nil {
+			return err
+		}
+		at := b.now.Add(time.Duration(i) * time.Second)
+		if _, err := b.BeginArtifact(b.ctx, &artifact.Artifact{
+			TenantID: tenant, Digest: numbered("d", i), UploadID: numbered("u", i), Name: numbered("n", i), Size: int64(i), CreatedAt: at, UpdatedAt: at, LastUsedAt: at,
+		}); err != nil {
 			return err
 		}
 		return b.Audit(b.ctx, access.Event{TenantID: tenant, At: b.now.Add(time.Duration(i) * time.Second), Actor: numbered("a", i%100), Action: numbered("x", i%100)})
@@ -77,6 +84,13 @@ func testPlans(t *testing.T, b *bench) {
 			return err
 		}
 	}
+	artifacts := func(text, order string) func(ctx context.Context) error {
+		return func(ctx context.Context) error {
+			last := &artifact.Artifact{Digest: numbered("d", 1000), Name: numbered("n", 1000), Size: 1000, CreatedAt: b.now.Add(1000 * time.Second)}
+			_, err := s.Artifacts(ctx, tenant, artifact.Filter{Query: ask(artifact.Schema, text, order, last), Limit: 100})
+			return err
+		}
+	}
 	// SQLite gives constraints' indexes names of its own.
 	own := strings.NewReplacer("sqlite_autoindex_agents_2", "agents_name", "sqlite_autoindex_targets_2", "targets_name")
 	const labels = "postgres only" // the one engine that can have such an index
@@ -114,6 +128,11 @@ func testPlans(t *testing.T, b *bench) {
 		{"tasks by type", tasks("", "-type"), "tasks_type", ""},
 		{"tasks of a state", tasks("state=queued", ""), "tasks_", ""},
 		{"tasks of a target", tasks("target=t-00007", ""), "tasks_", ""},
+		{"artifacts", artifacts("", ""), "artifacts_created", ""},
+		{"artifacts by digest", artifacts("", "digest"), "", ""},
+		{"artifacts by name", artifacts("", "name"), "artifacts_name", ""},
+		{"artifacts by size", artifacts("", "-size"), "artifacts_size", ""},
+		{"artifacts of a name", artifacts("name=n-00007", ""), "artifacts_name", ""},
 		{"audit", audit("", ""), "", ""},
 		{"audit by time", audit("", "at"), "audit_at", ""},
 		{"audit by actor", audit("", "actor"), "audit_actor", ""},
@@ -128,7 +147,7 @@ func testPlans(t *testing.T, b *bench) {
 		plan = own.Replace(plan)
 		for _, slow := range []string{
 			"Seq Scan on " + strings.Fields(c.what)[0], "Seq Scan on agents", // PostgreSQL
-			"SCAN agents\n", "SCAN t\n", "SCAN targets\n", "SCAN audit\n", // SQLite
+			"SCAN agents\n", "SCAN t\n", "SCAN targets\n", "SCAN audit\n", "SCAN artifacts\n", // SQLite
 		} {
 			if strings.Contains(plan, slow) {
 				t.Errorf("%s: a whole table is read:\n%s", c.what, plan)

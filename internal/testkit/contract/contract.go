@@ -51,6 +51,7 @@ type param struct {
 
 type body struct {
 	required bool
+	kind     string
 	schema   *jsonschema.Schema
 }
 

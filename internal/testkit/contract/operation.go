@@ -24,7 +24,10 @@ func (d *Document) readOperation(op *Operation, compile compiler, at ...string) 
 	}
 	if rb := object(op.Raw, "requestBody"); rb != nil {
 		op.body = &body{required: rb["required"] == true}
-		if op.body.schema, err = compile(slices.Concat(at, []string{"requestBody", "content", "application/json", "schema"})...); err != nil {
+		for kind := range object(rb, "content") { // there is one
+			op.body.kind = kind
+		}
+		if op.body.schema, err = compile(slices.Concat(at, []string{"requestBody", "content", op.body.kind, "schema"})...); err != nil {
 			return err
 		}
 	}
@@ -73,7 +76,7 @@ func (d *Document) resolve(at []string, raw map[string]any) ([]string, map[strin
 func (d *Document) Examples(fn func(where string, err error)) {
 	for _, op := range d.Operations {
 		if op.body != nil {
-			example := object(op.Raw, "requestBody", "content", "application/json")["example"]
+			example := object(op.Raw, "requestBody", "content", op.body.kind)["example"]
 			fn(op.ID+" request", op.body.schema.Validate(example))
 		}
 		for status, a := range op.answers {

@@ -113,6 +113,12 @@ func (op *Operation) checkRequest(r *http.Request) error {
 	case op.body == nil && len(data) > 0:
 		return errors.New("it has a body, and none is described")
 	case op.body != nil && len(data) > 0:
+		if !strings.HasSuffix(op.body.kind, "json") {
+			if kind := r.Header.Get("Content-Type"); kind != op.body.kind {
+				return fmt.Errorf("its body is %q and not %s", kind, op.body.kind)
+			}
+			return op.body.schema.Validate(string(data))
+		}
 		return check(op.body.schema, data)
 	case op.body != nil && op.body.required:
 		return errors.New("it has no body")

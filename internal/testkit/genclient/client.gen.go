@@ -82,6 +82,17 @@ const (
 	AgentTaskPriorityNormal   AgentTaskPriority = "normal"
 )
 
+// Defines values for ArtifactUseState.
+const (
+	ArtifactUseStateAssigned  ArtifactUseState = "assigned"
+	ArtifactUseStateCancelled ArtifactUseState = "cancelled"
+	ArtifactUseStateExpired   ArtifactUseState = "expired"
+	ArtifactUseStateFailed    ArtifactUseState = "failed"
+	ArtifactUseStateQueued    ArtifactUseState = "queued"
+	ArtifactUseStateRunning   ArtifactUseState = "running"
+	ArtifactUseStateSucceeded ArtifactUseState = "succeeded"
+)
+
 // Defines values for AuditEventOutcome.
 const (
 	AuditEventOutcomeDenied AuditEventOutcome = "denied"
@@ -295,11 +306,11 @@ const (
 
 // Defines values for CommandGetParamsState.
 const (
-	Acknowledged CommandGetParamsState = "acknowledged"
-	Delivered    CommandGetParamsState = "delivered"
-	Expired      CommandGetParamsState = "expired"
-	Failed       CommandGetParamsState = "failed"
-	Pending      CommandGetParamsState = "pending"
+	CommandGetParamsStateAcknowledged CommandGetParamsState = "acknowledged"
+	CommandGetParamsStateDelivered    CommandGetParamsState = "delivered"
+	CommandGetParamsStateExpired      CommandGetParamsState = "expired"
+	CommandGetParamsStateFailed       CommandGetParamsState = "failed"
+	CommandGetParamsStatePending      CommandGetParamsState = "pending"
 )
 
 // APIToken APIToken is an API token as it is listed; the secret is in Token only in the answer that made it.
@@ -600,6 +611,54 @@ type AgentUpdate struct {
 	Labels *map[string]string `json:"labels,omitempty"`
 }
 
+// Artifact Artifact is a file in Stella's own store.
+type Artifact struct {
+	// Complete Whether all of it is there, and has the digest.
+	Complete bool `json:"complete"`
+
+	// CompletedAt When all of it was there.
+	CompletedAt *time.Time `json:"completedAt,omitempty"`
+
+	// CreatedAt When its upload began.
+	CreatedAt time.Time `json:"createdAt"`
+
+	// CreatedBy The name of the API token that pushed it.
+	CreatedBy *string `json:"createdBy,omitempty"`
+
+	// Digest sha256:… of the content.
+	Digest string `json:"digest"`
+
+	// LastUsedAt When it was pushed, or a task was made with it, last.
+	LastUsedAt time.Time `json:"lastUsedAt"`
+
+	// MediaType What it is, as its pusher said.
+	MediaType *string `json:"mediaType,omitempty"`
+
+	// Name What people call it.
+	Name *string `json:"name,omitempty"`
+
+	// Notes What its pusher noted.
+	Notes *string `json:"notes,omitempty"`
+
+	// Received How much of it is stored.
+	Received int64 `json:"received"`
+
+	// Size How long the content is, in bytes.
+	Size int64 `json:"size"`
+
+	// UsedBy The last tasks that were made with it, the newest first; not in listings.
+	UsedBy *[]ArtifactUse `json:"usedBy"`
+}
+
+// ArtifactList ArtifactList is the answer of GET /api/v1/artifacts.
+type ArtifactList struct {
+	// Items The artifacts of this page.
+	Items []Artifact `json:"items"`
+
+	// Next Give it back as ?cursor= to get what follows.
+	Next *string `json:"next,omitempty"`
+}
+
 // ArtifactReference ArtifactReference is a file that goes with a release.
 type ArtifactReference struct {
 	// Content The content itself, in base64.
@@ -621,6 +680,57 @@ type ArtifactReference struct {
 	Url                  *string                `json:"url,omitempty"`
 	AdditionalProperties map[string]interface{} `json:"-"`
 }
+
+// ArtifactRequest ArtifactRequest is POST /api/v1/artifacts: it begins the upload of an artifact, or takes it up again.
+type ArtifactRequest struct {
+	// Digest sha256:… of the content: the artifact's name for good.
+	Digest string `json:"digest"`
+
+	// MediaType What it is, as in application/gzip; for the record.
+	MediaType *string `json:"mediaType,omitempty"`
+
+	// Name What people call it, as in app-1.4.2.tar.gz; it need not be unique.
+	Name *string `json:"name,omitempty"`
+
+	// Notes Anything that people should know of it.
+	Notes *string `json:"notes,omitempty"`
+
+	// Size How long the content is, in bytes.
+	Size int64 `json:"size"`
+}
+
+// ArtifactUpload ArtifactUpload is how far an upload has come.
+type ArtifactUpload struct {
+	// Complete Whether all of it is there, and has the digest. Nothing is to be sent then.
+	Complete bool `json:"complete"`
+
+	// Digest The artifact's digest.
+	Digest string `json:"digest"`
+
+	// Received How much of it is stored: send what comes behind.
+	Received int64 `json:"received"`
+
+	// Size How long the content is, in bytes.
+	Size int64 `json:"size"`
+}
+
+// ArtifactUse ArtifactUse is a task that was made with an artifact.
+type ArtifactUse struct {
+	// State Where the task stands.
+	State ArtifactUseState `json:"state"`
+
+	// TargetName The target's name.
+	TargetName string `json:"targetName"`
+
+	// TaskId The task.
+	TaskId string `json:"taskId"`
+
+	// Type What it does with its target.
+	Type string `json:"type"`
+}
+
+// ArtifactUseState Where the task stands.
+type ArtifactUseState string
 
 // AuditEvent AuditEvent is one line of the audit log.
 type AuditEvent struct {
@@ -2279,6 +2389,9 @@ type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity = Problem
 // N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherAttemptTokenOfAnotherTask Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherAttemptTokenOfAnotherTask = Problem
 
+// N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask = Problem
+
 // N403RoleMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403RoleMissing = Problem
 
@@ -2287,6 +2400,9 @@ type N404AgentNotFound = Problem
 
 // N404AgentNotFoundTargetNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404AgentNotFoundTargetNotFound = Problem
+
+// N404ArtifactNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404ArtifactNotFound = Problem
 
 // N404CommandNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404CommandNotFound = Problem
@@ -2327,6 +2443,12 @@ type N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown = Problem
 // N409AgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentRevoked = Problem
 
+// N409ArtifactInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409ArtifactInUse = Problem
+
+// N409ArtifactIncomplete Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409ArtifactIncomplete = Problem
+
 // N409AttemptReplacedTargetChanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AttemptReplacedTargetChanged = Problem
 
@@ -2345,11 +2467,20 @@ type N409RolloutState = Problem
 // N409SecretInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409SecretInUse = Problem
 
+// N409SizeDiffers Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409SizeDiffers = Problem
+
 // N409TargetBusy Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409TargetBusy = Problem
 
 // N409TaskFinished Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409TaskFinished = Problem
+
+// N409WrongOffset Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409WrongOffset = Problem
+
+// N413ArtifactTooLargeTooLarge Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N413ArtifactTooLargeTooLarge = Problem
 
 // N413PayloadTooLargeTooLarge Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N413PayloadTooLargeTooLarge = Problem
@@ -2362,6 +2493,15 @@ type N413TooLarge = Problem
 
 // N415UnsupportedMediaType Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N415UnsupportedMediaType = Problem
+
+// N416RangeNotSatisfiable Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N416RangeNotSatisfiable = Problem
+
+// N422ArtifactMissingInvalid Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N422ArtifactMissingInvalid = Problem
+
+// N422DigestMismatchInvalid Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N422DigestMismatchInvalid = Problem
 
 // N422Invalid Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N422Invalid = Problem
@@ -2493,6 +2633,48 @@ type AgentTaskStreamParams struct {
 
 	// XStellaProtocolVersion The agent's protocol version; 1 when left out.
 	XStellaProtocolVersion *string `json:"X-Stella-Protocol-Version,omitempty"`
+}
+
+// AgentArtifactParams defines parameters for AgentArtifact.
+type AgentArtifactParams struct {
+	// Range Which part, as in bytes=1048576-.
+	Range *string `json:"Range,omitempty"`
+
+	// IfRange The part only if the entity tag is this one; all of it otherwise.
+	IfRange *string `json:"If-Range,omitempty"`
+}
+
+// ArtifactListParams defines parameters for ArtifactList.
+type ArtifactListParams struct {
+	// Filter What must match, as in name ~ "web-*" and not (environment in (dev, test)). Times may be told from now, as in createdAt > -7d. The fields: digest (a text); name (a text); mediaType (a text); size (a whole number); received (a whole number); complete (true or false); createdBy (a text); createdAt (a time); completedAt (a time); lastUsedAt (a time).
+	Filter *string `form:"filter,omitempty" json:"filter,omitempty"`
+
+	// Sort The order: fields with commas between them, a minus before those that go down. The fields: digest, name, size, createdAt. It is -createdAt when left out.
+	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
+
+	// Cursor What the page before gave as next; it holds for the same order only.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at the most.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Name Only those of this name.
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+}
+
+// ArtifactAppendParams defines parameters for ArtifactAppend.
+type ArtifactAppendParams struct {
+	// UploadOffset How much of the artifact comes before this: what the server said as received.
+	UploadOffset int64 `json:"Upload-Offset"`
+}
+
+// ArtifactContentParams defines parameters for ArtifactContent.
+type ArtifactContentParams struct {
+	// Range Which part, as in bytes=1048576-.
+	Range *string `json:"Range,omitempty"`
+
+	// IfRange The part only if the entity tag is this one; all of it otherwise.
+	IfRange *string `json:"If-Range,omitempty"`
 }
 
 // AuditListParams defines parameters for AuditList.
@@ -2713,6 +2895,9 @@ type AgentCredentialsJSONRequestBody = CredentialsRequest
 
 // AgentLogsJSONRequestBody defines body for AgentLogs for application/json ContentType.
 type AgentLogsJSONRequestBody = LogRequest
+
+// ArtifactBeginJSONRequestBody defines body for ArtifactBegin for application/json ContentType.
+type ArtifactBeginJSONRequestBody = ArtifactRequest
 
 // RolloutCreateJSONRequestBody defines body for RolloutCreate for application/json ContentType.
 type RolloutCreateJSONRequestBody = RolloutRequest
@@ -5862,6 +6047,9 @@ type ClientInterface interface {
 	// AgentTaskStream request
 	AgentTaskStream(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentArtifact request
+	AgentArtifact(ctx context.Context, id string, taskId string, digest string, params *AgentArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AgentCompleteWithBody request with any body
 	AgentCompleteWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -5876,6 +6064,26 @@ type ClientInterface interface {
 	AgentLogsWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	AgentLogs(ctx context.Context, id string, taskId string, body AgentLogsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactList request
+	ArtifactList(ctx context.Context, params *ArtifactListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactBeginWithBody request with any body
+	ArtifactBeginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	ArtifactBegin(ctx context.Context, body ArtifactBeginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactDelete request
+	ArtifactDelete(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactGet request
+	ArtifactGet(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactAppendWithBody request with any body
+	ArtifactAppendWithBody(ctx context.Context, digest string, params *ArtifactAppendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArtifactContent request
+	ArtifactContent(ctx context.Context, digest string, params *ArtifactContentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AuditList request
 	AuditList(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -6374,6 +6582,18 @@ func (c *Client) AgentTaskStream(ctx context.Context, id string, params *AgentTa
 	return c.Client.Do(req)
 }
 
+func (c *Client) AgentArtifact(ctx context.Context, id string, taskId string, digest string, params *AgentArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentArtifactRequest(c.Server, id, taskId, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) AgentCompleteWithBody(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAgentCompleteRequestWithBody(c.Server, id, taskId, contentType, body)
 	if err != nil {
@@ -6436,6 +6656,90 @@ func (c *Client) AgentLogsWithBody(ctx context.Context, id string, taskId string
 
 func (c *Client) AgentLogs(ctx context.Context, id string, taskId string, body AgentLogsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAgentLogsRequest(c.Server, id, taskId, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactList(ctx context.Context, params *ArtifactListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactBeginWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactBeginRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactBegin(ctx context.Context, body ArtifactBeginJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactBeginRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactDelete(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactDeleteRequest(c.Server, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactGet(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactGetRequest(c.Server, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactAppendWithBody(ctx context.Context, digest string, params *ArtifactAppendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactAppendRequestWithBody(c.Server, digest, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ArtifactContent(ctx context.Context, digest string, params *ArtifactContentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArtifactContentRequest(c.Server, digest, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8244,6 +8548,80 @@ func NewAgentTaskStreamRequest(server string, id string, params *AgentTaskStream
 	return req, nil
 }
 
+// NewAgentArtifactRequest generates requests for AgentArtifact
+func NewAgentArtifactRequest(server string, id string, taskId string, digest string, params *AgentArtifactParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithLocation("simple", false, "taskId", runtime.ParamLocationPath, taskId)
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithLocation("simple", false, "digest", runtime.ParamLocationPath, digest)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/agents/%s/tasks/%s/artifacts/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Range", runtime.ParamLocationHeader, *params.Range)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfRange != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithLocation("simple", false, "If-Range", runtime.ParamLocationHeader, *params.IfRange)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Range", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewAgentCompleteRequest calls the generic AgentComplete builder with application/json body
 func NewAgentCompleteRequest(server string, id string, taskId string, body AgentCompleteJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8402,6 +8780,336 @@ func NewAgentLogsRequestWithBody(server string, id string, taskId string, conten
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewArtifactListRequest generates requests for ArtifactList
+func NewArtifactListRequest(server string, params *ArtifactListParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Filter != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "filter", runtime.ParamLocationQuery, *params.Filter); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "sort", runtime.ParamLocationQuery, *params.Sort); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "cursor", runtime.ParamLocationQuery, *params.Cursor); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "limit", runtime.ParamLocationQuery, *params.Limit); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "name", runtime.ParamLocationQuery, *params.Name); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewArtifactBeginRequest calls the generic ArtifactBegin builder with application/json body
+func NewArtifactBeginRequest(server string, body ArtifactBeginJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewArtifactBeginRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewArtifactBeginRequestWithBody generates requests for ArtifactBegin with any type of body
+func NewArtifactBeginRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewArtifactDeleteRequest generates requests for ArtifactDelete
+func NewArtifactDeleteRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "digest", runtime.ParamLocationPath, digest)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("DELETE", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewArtifactGetRequest generates requests for ArtifactGet
+func NewArtifactGetRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "digest", runtime.ParamLocationPath, digest)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewArtifactAppendRequestWithBody generates requests for ArtifactAppend with any type of body
+func NewArtifactAppendRequestWithBody(server string, digest string, params *ArtifactAppendParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "digest", runtime.ParamLocationPath, digest)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("PATCH", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Upload-Offset", runtime.ParamLocationHeader, params.UploadOffset)
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Upload-Offset", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewArtifactContentRequest generates requests for ArtifactContent
+func NewArtifactContentRequest(server string, digest string, params *ArtifactContentParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "digest", runtime.ParamLocationPath, digest)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/artifacts/%s/content", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Range != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Range", runtime.ParamLocationHeader, *params.Range)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Range", headerParam0)
+		}
+
+		if params.IfRange != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithLocation("simple", false, "If-Range", runtime.ParamLocationHeader, *params.IfRange)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Range", headerParam1)
+		}
+
+	}
 
 	return req, nil
 }
@@ -10458,6 +11166,9 @@ type ClientWithResponsesInterface interface {
 	// AgentTaskStreamWithResponse request
 	AgentTaskStreamWithResponse(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*AgentTaskStreamAnswer, error)
 
+	// AgentArtifactWithResponse request
+	AgentArtifactWithResponse(ctx context.Context, id string, taskId string, digest string, params *AgentArtifactParams, reqEditors ...RequestEditorFn) (*AgentArtifactAnswer, error)
+
 	// AgentCompleteWithBodyWithResponse request with any body
 	AgentCompleteWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentCompleteAnswer, error)
 
@@ -10472,6 +11183,26 @@ type ClientWithResponsesInterface interface {
 	AgentLogsWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentLogsAnswer, error)
 
 	AgentLogsWithResponse(ctx context.Context, id string, taskId string, body AgentLogsJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentLogsAnswer, error)
+
+	// ArtifactListWithResponse request
+	ArtifactListWithResponse(ctx context.Context, params *ArtifactListParams, reqEditors ...RequestEditorFn) (*ArtifactListAnswer, error)
+
+	// ArtifactBeginWithBodyWithResponse request with any body
+	ArtifactBeginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArtifactBeginAnswer, error)
+
+	ArtifactBeginWithResponse(ctx context.Context, body ArtifactBeginJSONRequestBody, reqEditors ...RequestEditorFn) (*ArtifactBeginAnswer, error)
+
+	// ArtifactDeleteWithResponse request
+	ArtifactDeleteWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ArtifactDeleteAnswer, error)
+
+	// ArtifactGetWithResponse request
+	ArtifactGetWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ArtifactGetAnswer, error)
+
+	// ArtifactAppendWithBodyWithResponse request with any body
+	ArtifactAppendWithBodyWithResponse(ctx context.Context, digest string, params *ArtifactAppendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArtifactAppendAnswer, error)
+
+	// ArtifactContentWithResponse request
+	ArtifactContentWithResponse(ctx context.Context, digest string, params *ArtifactContentParams, reqEditors ...RequestEditorFn) (*ArtifactContentAnswer, error)
 
 	// AuditListWithResponse request
 	AuditListWithResponse(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*AuditListAnswer, error)
@@ -11259,6 +11990,35 @@ func (r AgentTaskStreamAnswer) StatusCode() int {
 	return 0
 }
 
+type AgentArtifactAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON400 *N400ProtocolVersion
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused
+	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask
+	ApplicationproblemJSON404 *N404ArtifactNotFound
+	ApplicationproblemJSON416 *N416RangeNotSatisfiable
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentArtifactAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentArtifactAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type AgentCompleteAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -11350,6 +12110,179 @@ func (r AgentLogsAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r AgentLogsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactListAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *ArtifactList
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactListAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactBeginAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *ArtifactUpload
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409SizeDiffers
+	ApplicationproblemJSON413 *N413ArtifactTooLargeTooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422DigestMismatchInvalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactBeginAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactBeginAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactDeleteAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Deleted
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404ArtifactNotFound
+	ApplicationproblemJSON409 *N409ArtifactInUse
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactDeleteAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactDeleteAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactGetAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *Artifact
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON404 *N404ArtifactNotFound
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactGetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactGetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactAppendAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *ArtifactUpload
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON404 *N404ArtifactNotFound
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409WrongOffset
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422DigestMismatchInvalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactAppendAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactAppendAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ArtifactContentAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON404 *N404ArtifactNotFound
+	ApplicationproblemJSON409 *N409ArtifactIncomplete
+	ApplicationproblemJSON416 *N416RangeNotSatisfiable
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ArtifactContentAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArtifactContentAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -12029,7 +12962,7 @@ type TaskCreateAnswer struct {
 	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
-	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12062,7 +12995,7 @@ type TaskCreateManyAnswer struct {
 	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
-	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12536,6 +13469,15 @@ func (c *ClientWithResponses) AgentTaskStreamWithResponse(ctx context.Context, i
 	return ParseAgentTaskStreamAnswer(rsp)
 }
 
+// AgentArtifactWithResponse request returning *AgentArtifactAnswer
+func (c *ClientWithResponses) AgentArtifactWithResponse(ctx context.Context, id string, taskId string, digest string, params *AgentArtifactParams, reqEditors ...RequestEditorFn) (*AgentArtifactAnswer, error) {
+	rsp, err := c.AgentArtifact(ctx, id, taskId, digest, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentArtifactAnswer(rsp)
+}
+
 // AgentCompleteWithBodyWithResponse request with arbitrary body returning *AgentCompleteAnswer
 func (c *ClientWithResponses) AgentCompleteWithBodyWithResponse(ctx context.Context, id string, taskId string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentCompleteAnswer, error) {
 	rsp, err := c.AgentCompleteWithBody(ctx, id, taskId, contentType, body, reqEditors...)
@@ -12585,6 +13527,68 @@ func (c *ClientWithResponses) AgentLogsWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseAgentLogsAnswer(rsp)
+}
+
+// ArtifactListWithResponse request returning *ArtifactListAnswer
+func (c *ClientWithResponses) ArtifactListWithResponse(ctx context.Context, params *ArtifactListParams, reqEditors ...RequestEditorFn) (*ArtifactListAnswer, error) {
+	rsp, err := c.ArtifactList(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactListAnswer(rsp)
+}
+
+// ArtifactBeginWithBodyWithResponse request with arbitrary body returning *ArtifactBeginAnswer
+func (c *ClientWithResponses) ArtifactBeginWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArtifactBeginAnswer, error) {
+	rsp, err := c.ArtifactBeginWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactBeginAnswer(rsp)
+}
+
+func (c *ClientWithResponses) ArtifactBeginWithResponse(ctx context.Context, body ArtifactBeginJSONRequestBody, reqEditors ...RequestEditorFn) (*ArtifactBeginAnswer, error) {
+	rsp, err := c.ArtifactBegin(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactBeginAnswer(rsp)
+}
+
+// ArtifactDeleteWithResponse request returning *ArtifactDeleteAnswer
+func (c *ClientWithResponses) ArtifactDeleteWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ArtifactDeleteAnswer, error) {
+	rsp, err := c.ArtifactDelete(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactDeleteAnswer(rsp)
+}
+
+// ArtifactGetWithResponse request returning *ArtifactGetAnswer
+func (c *ClientWithResponses) ArtifactGetWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ArtifactGetAnswer, error) {
+	rsp, err := c.ArtifactGet(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactGetAnswer(rsp)
+}
+
+// ArtifactAppendWithBodyWithResponse request with arbitrary body returning *ArtifactAppendAnswer
+func (c *ClientWithResponses) ArtifactAppendWithBodyWithResponse(ctx context.Context, digest string, params *ArtifactAppendParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArtifactAppendAnswer, error) {
+	rsp, err := c.ArtifactAppendWithBody(ctx, digest, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactAppendAnswer(rsp)
+}
+
+// ArtifactContentWithResponse request returning *ArtifactContentAnswer
+func (c *ClientWithResponses) ArtifactContentWithResponse(ctx context.Context, digest string, params *ArtifactContentParams, reqEditors ...RequestEditorFn) (*ArtifactContentAnswer, error) {
+	rsp, err := c.ArtifactContent(ctx, digest, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArtifactContentAnswer(rsp)
 }
 
 // AuditListWithResponse request returning *AuditListAnswer
@@ -14706,6 +15710,81 @@ func ParseAgentTaskStreamAnswer(rsp *http.Response) (*AgentTaskStreamAnswer, err
 	return response, nil
 }
 
+// ParseAgentArtifactAnswer parses an HTTP response from a AgentArtifactWithResponse call
+func ParseAgentArtifactAnswer(rsp *http.Response) (*AgentArtifactAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentArtifactAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400ProtocolVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404ArtifactNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest N416RangeNotSatisfiable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseAgentCompleteAnswer parses an HTTP response from a AgentCompleteWithResponse call
 func ParseAgentCompleteAnswer(rsp *http.Response) (*AgentCompleteAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14974,6 +16053,449 @@ func ParseAgentLogsAnswer(rsp *http.Response) (*AgentLogsAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactListAnswer parses an HTTP response from a ArtifactListWithResponse call
+func ParseArtifactListAnswer(rsp *http.Response) (*ArtifactListAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactListAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactBeginAnswer parses an HTTP response from a ArtifactBeginWithResponse call
+func ParseArtifactBeginAnswer(rsp *http.Response) (*ArtifactBeginAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactBeginAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactUpload
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409SizeDiffers
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413ArtifactTooLargeTooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422DigestMismatchInvalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactDeleteAnswer parses an HTTP response from a ArtifactDeleteWithResponse call
+func ParseArtifactDeleteAnswer(rsp *http.Response) (*ArtifactDeleteAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactDeleteAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Deleted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404ArtifactNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409ArtifactInUse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactGetAnswer parses an HTTP response from a ArtifactGetWithResponse call
+func ParseArtifactGetAnswer(rsp *http.Response) (*ArtifactGetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactGetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Artifact
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404ArtifactNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactAppendAnswer parses an HTTP response from a ArtifactAppendWithResponse call
+func ParseArtifactAppendAnswer(rsp *http.Response) (*ArtifactAppendAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactAppendAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactUpload
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404ArtifactNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409WrongOffset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422DigestMismatchInvalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArtifactContentAnswer parses an HTTP response from a ArtifactContentWithResponse call
+func ParseArtifactContentAnswer(rsp *http.Response) (*ArtifactContentAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArtifactContentAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404ArtifactNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409ArtifactIncomplete
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest N416RangeNotSatisfiable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid
@@ -16762,7 +18284,7 @@ func ParseTaskCreateAnswer(rsp *http.Response) (*TaskCreateAnswer, error) {
 		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
-		var dest N422Invalid
+		var dest N422ArtifactMissingInvalid
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16865,7 +18387,7 @@ func ParseTaskCreateManyAnswer(rsp *http.Response) (*TaskCreateManyAnswer, error
 		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
-		var dest N422Invalid
+		var dest N422ArtifactMissingInvalid
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -45,6 +45,27 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.agentsStmt, err = db.PrepareContext(ctx, agents); err != nil {
 		return nil, fmt.Errorf("error preparing query Agents: %w", err)
 	}
+	if q.artifactStmt, err = db.PrepareContext(ctx, artifact); err != nil {
+		return nil, fmt.Errorf("error preparing query Artifact: %w", err)
+	}
+	if q.artifactChunkStmt, err = db.PrepareContext(ctx, artifactChunk); err != nil {
+		return nil, fmt.Errorf("error preparing query ArtifactChunk: %w", err)
+	}
+	if q.artifactForTaskStmt, err = db.PrepareContext(ctx, artifactForTask); err != nil {
+		return nil, fmt.Errorf("error preparing query ArtifactForTask: %w", err)
+	}
+	if q.artifactHolderStmt, err = db.PrepareContext(ctx, artifactHolder); err != nil {
+		return nil, fmt.Errorf("error preparing query ArtifactHolder: %w", err)
+	}
+	if q.artifactNamedStmt, err = db.PrepareContext(ctx, artifactNamed); err != nil {
+		return nil, fmt.Errorf("error preparing query ArtifactNamed: %w", err)
+	}
+	if q.artifactUsesStmt, err = db.PrepareContext(ctx, artifactUses); err != nil {
+		return nil, fmt.Errorf("error preparing query ArtifactUses: %w", err)
+	}
+	if q.artifactsStmt, err = db.PrepareContext(ctx, artifacts); err != nil {
+		return nil, fmt.Errorf("error preparing query Artifacts: %w", err)
+	}
 	if q.auditEventsStmt, err = db.PrepareContext(ctx, auditEvents); err != nil {
 		return nil, fmt.Errorf("error preparing query AuditEvents: %w", err)
 	}
@@ -74,6 +95,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.deleteAgentStmt, err = db.PrepareContext(ctx, deleteAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteAgent: %w", err)
+	}
+	if q.deleteArtifactStmt, err = db.PrepareContext(ctx, deleteArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query DeleteArtifact: %w", err)
+	}
+	if q.deleteArtifactChunksStmt, err = db.PrepareContext(ctx, deleteArtifactChunks); err != nil {
+		return nil, fmt.Errorf("error preparing query DeleteArtifactChunks: %w", err)
 	}
 	if q.deleteCommandsStmt, err = db.PrepareContext(ctx, deleteCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteCommands: %w", err)
@@ -105,6 +132,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.finishTaskStmt, err = db.PrepareContext(ctx, finishTask); err != nil {
 		return nil, fmt.Errorf("error preparing query FinishTask: %w", err)
 	}
+	if q.forgetTrashStmt, err = db.PrepareContext(ctx, forgetTrash); err != nil {
+		return nil, fmt.Errorf("error preparing query ForgetTrash: %w", err)
+	}
+	if q.growArtifactStmt, err = db.PrepareContext(ctx, growArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query GrowArtifact: %w", err)
+	}
 	if q.growLogMarkerStmt, err = db.PrepareContext(ctx, growLogMarker); err != nil {
 		return nil, fmt.Errorf("error preparing query GrowLogMarker: %w", err)
 	}
@@ -116,6 +149,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.insertAgentStmt, err = db.PrepareContext(ctx, insertAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertAgent: %w", err)
+	}
+	if q.insertArtifactStmt, err = db.PrepareContext(ctx, insertArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertArtifact: %w", err)
+	}
+	if q.insertArtifactChunkStmt, err = db.PrepareContext(ctx, insertArtifactChunk); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertArtifactChunk: %w", err)
+	}
+	if q.insertArtifactUseStmt, err = db.PrepareContext(ctx, insertArtifactUse); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertArtifactUse: %w", err)
 	}
 	if q.insertAuditStmt, err = db.PrepareContext(ctx, insertAudit); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertAudit: %w", err)
@@ -167,6 +209,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.lockAgentStmt, err = db.PrepareContext(ctx, lockAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query LockAgent: %w", err)
+	}
+	if q.lockArtifactStmt, err = db.PrepareContext(ctx, lockArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query LockArtifact: %w", err)
 	}
 	if q.lockCommandsStmt, err = db.PrepareContext(ctx, lockCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query LockCommands: %w", err)
@@ -282,11 +327,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.spendTokenStmt, err = db.PrepareContext(ctx, spendToken); err != nil {
 		return nil, fmt.Errorf("error preparing query SpendToken: %w", err)
 	}
+	if q.stalledArtifactsStmt, err = db.PrepareContext(ctx, stalledArtifacts); err != nil {
+		return nil, fmt.Errorf("error preparing query StalledArtifacts: %w", err)
+	}
 	if q.startTaskStmt, err = db.PrepareContext(ctx, startTask); err != nil {
 		return nil, fmt.Errorf("error preparing query StartTask: %w", err)
 	}
 	if q.sweepLivenessStmt, err = db.PrepareContext(ctx, sweepLiveness); err != nil {
 		return nil, fmt.Errorf("error preparing query SweepLiveness: %w", err)
+	}
+	if q.takeUpArtifactStmt, err = db.PrepareContext(ctx, takeUpArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query TakeUpArtifact: %w", err)
 	}
 	if q.targetStmt, err = db.PrepareContext(ctx, target); err != nil {
 		return nil, fmt.Errorf("error preparing query Target: %w", err)
@@ -324,17 +375,29 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.touchAPITokenStmt, err = db.PrepareContext(ctx, touchAPIToken); err != nil {
 		return nil, fmt.Errorf("error preparing query TouchAPIToken: %w", err)
 	}
+	if q.trashStmt, err = db.PrepareContext(ctx, trash); err != nil {
+		return nil, fmt.Errorf("error preparing query Trash: %w", err)
+	}
+	if q.trashUploadStmt, err = db.PrepareContext(ctx, trashUpload); err != nil {
+		return nil, fmt.Errorf("error preparing query TrashUpload: %w", err)
+	}
 	if q.unfinishedOnTargetStmt, err = db.PrepareContext(ctx, unfinishedOnTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UnfinishedOnTarget: %w", err)
 	}
 	if q.unsentCommandsStmt, err = db.PrepareContext(ctx, unsentCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query UnsentCommands: %w", err)
 	}
+	if q.unusedArtifactsStmt, err = db.PrepareContext(ctx, unusedArtifacts); err != nil {
+		return nil, fmt.Errorf("error preparing query UnusedArtifacts: %w", err)
+	}
 	if q.updateRolloutStmt, err = db.PrepareContext(ctx, updateRollout); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateRollout: %w", err)
 	}
 	if q.updateTargetStmt, err = db.PrepareContext(ctx, updateTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateTarget: %w", err)
+	}
+	if q.useArtifactStmt, err = db.PrepareContext(ctx, useArtifact); err != nil {
+		return nil, fmt.Errorf("error preparing query UseArtifact: %w", err)
 	}
 	if q.waitingForStmt, err = db.PrepareContext(ctx, waitingFor); err != nil {
 		return nil, fmt.Errorf("error preparing query WaitingFor: %w", err)
@@ -377,6 +440,41 @@ func (q *Queries) Close() error {
 	if q.agentsStmt != nil {
 		if cerr := q.agentsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing agentsStmt: %w", cerr)
+		}
+	}
+	if q.artifactStmt != nil {
+		if cerr := q.artifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactStmt: %w", cerr)
+		}
+	}
+	if q.artifactChunkStmt != nil {
+		if cerr := q.artifactChunkStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactChunkStmt: %w", cerr)
+		}
+	}
+	if q.artifactForTaskStmt != nil {
+		if cerr := q.artifactForTaskStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactForTaskStmt: %w", cerr)
+		}
+	}
+	if q.artifactHolderStmt != nil {
+		if cerr := q.artifactHolderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactHolderStmt: %w", cerr)
+		}
+	}
+	if q.artifactNamedStmt != nil {
+		if cerr := q.artifactNamedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactNamedStmt: %w", cerr)
+		}
+	}
+	if q.artifactUsesStmt != nil {
+		if cerr := q.artifactUsesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactUsesStmt: %w", cerr)
+		}
+	}
+	if q.artifactsStmt != nil {
+		if cerr := q.artifactsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing artifactsStmt: %w", cerr)
 		}
 	}
 	if q.auditEventsStmt != nil {
@@ -429,6 +527,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing deleteAgentStmt: %w", cerr)
 		}
 	}
+	if q.deleteArtifactStmt != nil {
+		if cerr := q.deleteArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deleteArtifactStmt: %w", cerr)
+		}
+	}
+	if q.deleteArtifactChunksStmt != nil {
+		if cerr := q.deleteArtifactChunksStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deleteArtifactChunksStmt: %w", cerr)
+		}
+	}
 	if q.deleteCommandsStmt != nil {
 		if cerr := q.deleteCommandsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteCommandsStmt: %w", cerr)
@@ -479,6 +587,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing finishTaskStmt: %w", cerr)
 		}
 	}
+	if q.forgetTrashStmt != nil {
+		if cerr := q.forgetTrashStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing forgetTrashStmt: %w", cerr)
+		}
+	}
+	if q.growArtifactStmt != nil {
+		if cerr := q.growArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing growArtifactStmt: %w", cerr)
+		}
+	}
 	if q.growLogMarkerStmt != nil {
 		if cerr := q.growLogMarkerStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing growLogMarkerStmt: %w", cerr)
@@ -497,6 +615,21 @@ func (q *Queries) Close() error {
 	if q.insertAgentStmt != nil {
 		if cerr := q.insertAgentStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertAgentStmt: %w", cerr)
+		}
+	}
+	if q.insertArtifactStmt != nil {
+		if cerr := q.insertArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertArtifactStmt: %w", cerr)
+		}
+	}
+	if q.insertArtifactChunkStmt != nil {
+		if cerr := q.insertArtifactChunkStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertArtifactChunkStmt: %w", cerr)
+		}
+	}
+	if q.insertArtifactUseStmt != nil {
+		if cerr := q.insertArtifactUseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertArtifactUseStmt: %w", cerr)
 		}
 	}
 	if q.insertAuditStmt != nil {
@@ -582,6 +715,11 @@ func (q *Queries) Close() error {
 	if q.lockAgentStmt != nil {
 		if cerr := q.lockAgentStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing lockAgentStmt: %w", cerr)
+		}
+	}
+	if q.lockArtifactStmt != nil {
+		if cerr := q.lockArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lockArtifactStmt: %w", cerr)
 		}
 	}
 	if q.lockCommandsStmt != nil {
@@ -774,6 +912,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing spendTokenStmt: %w", cerr)
 		}
 	}
+	if q.stalledArtifactsStmt != nil {
+		if cerr := q.stalledArtifactsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing stalledArtifactsStmt: %w", cerr)
+		}
+	}
 	if q.startTaskStmt != nil {
 		if cerr := q.startTaskStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing startTaskStmt: %w", cerr)
@@ -782,6 +925,11 @@ func (q *Queries) Close() error {
 	if q.sweepLivenessStmt != nil {
 		if cerr := q.sweepLivenessStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing sweepLivenessStmt: %w", cerr)
+		}
+	}
+	if q.takeUpArtifactStmt != nil {
+		if cerr := q.takeUpArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing takeUpArtifactStmt: %w", cerr)
 		}
 	}
 	if q.targetStmt != nil {
@@ -844,6 +992,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing touchAPITokenStmt: %w", cerr)
 		}
 	}
+	if q.trashStmt != nil {
+		if cerr := q.trashStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing trashStmt: %w", cerr)
+		}
+	}
+	if q.trashUploadStmt != nil {
+		if cerr := q.trashUploadStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing trashUploadStmt: %w", cerr)
+		}
+	}
 	if q.unfinishedOnTargetStmt != nil {
 		if cerr := q.unfinishedOnTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing unfinishedOnTargetStmt: %w", cerr)
@@ -854,6 +1012,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing unsentCommandsStmt: %w", cerr)
 		}
 	}
+	if q.unusedArtifactsStmt != nil {
+		if cerr := q.unusedArtifactsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing unusedArtifactsStmt: %w", cerr)
+		}
+	}
 	if q.updateRolloutStmt != nil {
 		if cerr := q.updateRolloutStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing updateRolloutStmt: %w", cerr)
@@ -862,6 +1025,11 @@ func (q *Queries) Close() error {
 	if q.updateTargetStmt != nil {
 		if cerr := q.updateTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing updateTargetStmt: %w", cerr)
+		}
+	}
+	if q.useArtifactStmt != nil {
+		if cerr := q.useArtifactStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing useArtifactStmt: %w", cerr)
 		}
 	}
 	if q.waitingForStmt != nil {
@@ -915,6 +1083,13 @@ type Queries struct {
 	agentExistsStmt             *sql.Stmt
 	agentIDTakenStmt            *sql.Stmt
 	agentsStmt                  *sql.Stmt
+	artifactStmt                *sql.Stmt
+	artifactChunkStmt           *sql.Stmt
+	artifactForTaskStmt         *sql.Stmt
+	artifactHolderStmt          *sql.Stmt
+	artifactNamedStmt           *sql.Stmt
+	artifactUsesStmt            *sql.Stmt
+	artifactsStmt               *sql.Stmt
 	auditEventsStmt             *sql.Stmt
 	cancelQueuedStmt            *sql.Stmt
 	certificateAgentStmt        *sql.Stmt
@@ -925,6 +1100,8 @@ type Queries struct {
 	countAPITokensStmt          *sql.Stmt
 	countCommandsStmt           *sql.Stmt
 	deleteAgentStmt             *sql.Stmt
+	deleteArtifactStmt          *sql.Stmt
+	deleteArtifactChunksStmt    *sql.Stmt
 	deleteCommandsStmt          *sql.Stmt
 	deleteRecipientsStmt        *sql.Stmt
 	deleteSecretStmt            *sql.Stmt
@@ -935,10 +1112,15 @@ type Queries struct {
 	expireRecipientsStmt        *sql.Stmt
 	failLostStmt                *sql.Stmt
 	finishTaskStmt              *sql.Stmt
+	forgetTrashStmt             *sql.Stmt
+	growArtifactStmt            *sql.Stmt
 	growLogMarkerStmt           *sql.Stmt
 	heldByStmt                  *sql.Stmt
 	insertAPITokenStmt          *sql.Stmt
 	insertAgentStmt             *sql.Stmt
+	insertArtifactStmt          *sql.Stmt
+	insertArtifactChunkStmt     *sql.Stmt
+	insertArtifactUseStmt       *sql.Stmt
 	insertAuditStmt             *sql.Stmt
 	insertCapableRecipientsStmt *sql.Stmt
 	insertCertificateStmt       *sql.Stmt
@@ -956,6 +1138,7 @@ type Queries struct {
 	keyStmt                     *sql.Stmt
 	leasesBeforeStmt            *sql.Stmt
 	lockAgentStmt               *sql.Stmt
+	lockArtifactStmt            *sql.Stmt
 	lockCommandsStmt            *sql.Stmt
 	lockEndedCommandsStmt       *sql.Stmt
 	lockExpiredCommandsStmt     *sql.Stmt
@@ -994,8 +1177,10 @@ type Queries struct {
 	shareTargetStmt             *sql.Stmt
 	sharedTargetsStmt           *sql.Stmt
 	spendTokenStmt              *sql.Stmt
+	stalledArtifactsStmt        *sql.Stmt
 	startTaskStmt               *sql.Stmt
 	sweepLivenessStmt           *sql.Stmt
+	takeUpArtifactStmt          *sql.Stmt
 	targetStmt                  *sql.Stmt
 	targetsStmt                 *sql.Stmt
 	taskStmt                    *sql.Stmt
@@ -1008,10 +1193,14 @@ type Queries struct {
 	tokenUseStmt                *sql.Stmt
 	tokensStmt                  *sql.Stmt
 	touchAPITokenStmt           *sql.Stmt
+	trashStmt                   *sql.Stmt
+	trashUploadStmt             *sql.Stmt
 	unfinishedOnTargetStmt      *sql.Stmt
 	unsentCommandsStmt          *sql.Stmt
+	unusedArtifactsStmt         *sql.Stmt
 	updateRolloutStmt           *sql.Stmt
 	updateTargetStmt            *sql.Stmt
+	useArtifactStmt             *sql.Stmt
 	waitingForStmt              *sql.Stmt
 }
 
@@ -1026,6 +1215,13 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		agentExistsStmt:             q.agentExistsStmt,
 		agentIDTakenStmt:            q.agentIDTakenStmt,
 		agentsStmt:                  q.agentsStmt,
+		artifactStmt:                q.artifactStmt,
+		artifactChunkStmt:           q.artifactChunkStmt,
+		artifactForTaskStmt:         q.artifactForTaskStmt,
+		artifactHolderStmt:          q.artifactHolderStmt,
+		artifactNamedStmt:           q.artifactNamedStmt,
+		artifactUsesStmt:            q.artifactUsesStmt,
+		artifactsStmt:               q.artifactsStmt,
 		auditEventsStmt:             q.auditEventsStmt,
 		cancelQueuedStmt:            q.cancelQueuedStmt,
 		certificateAgentStmt:        q.certificateAgentStmt,
@@ -1036,6 +1232,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		countAPITokensStmt:          q.countAPITokensStmt,
 		countCommandsStmt:           q.countCommandsStmt,
 		deleteAgentStmt:             q.deleteAgentStmt,
+		deleteArtifactStmt:          q.deleteArtifactStmt,
+		deleteArtifactChunksStmt:    q.deleteArtifactChunksStmt,
 		deleteCommandsStmt:          q.deleteCommandsStmt,
 		deleteRecipientsStmt:        q.deleteRecipientsStmt,
 		deleteSecretStmt:            q.deleteSecretStmt,
@@ -1046,10 +1244,15 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		expireRecipientsStmt:        q.expireRecipientsStmt,
 		failLostStmt:                q.failLostStmt,
 		finishTaskStmt:              q.finishTaskStmt,
+		forgetTrashStmt:             q.forgetTrashStmt,
+		growArtifactStmt:            q.growArtifactStmt,
 		growLogMarkerStmt:           q.growLogMarkerStmt,
 		heldByStmt:                  q.heldByStmt,
 		insertAPITokenStmt:          q.insertAPITokenStmt,
 		insertAgentStmt:             q.insertAgentStmt,
+		insertArtifactStmt:          q.insertArtifactStmt,
+		insertArtifactChunkStmt:     q.insertArtifactChunkStmt,
+		insertArtifactUseStmt:       q.insertArtifactUseStmt,
 		insertAuditStmt:             q.insertAuditStmt,
 		insertCapableRecipientsStmt: q.insertCapableRecipientsStmt,
 		insertCertificateStmt:       q.insertCertificateStmt,
@@ -1067,6 +1270,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		keyStmt:                     q.keyStmt,
 		leasesBeforeStmt:            q.leasesBeforeStmt,
 		lockAgentStmt:               q.lockAgentStmt,
+		lockArtifactStmt:            q.lockArtifactStmt,
 		lockCommandsStmt:            q.lockCommandsStmt,
 		lockEndedCommandsStmt:       q.lockEndedCommandsStmt,
 		lockExpiredCommandsStmt:     q.lockExpiredCommandsStmt,
@@ -1105,8 +1309,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		shareTargetStmt:             q.shareTargetStmt,
 		sharedTargetsStmt:           q.sharedTargetsStmt,
 		spendTokenStmt:              q.spendTokenStmt,
+		stalledArtifactsStmt:        q.stalledArtifactsStmt,
 		startTaskStmt:               q.startTaskStmt,
 		sweepLivenessStmt:           q.sweepLivenessStmt,
+		takeUpArtifactStmt:          q.takeUpArtifactStmt,
 		targetStmt:                  q.targetStmt,
 		targetsStmt:                 q.targetsStmt,
 		taskStmt:                    q.taskStmt,
@@ -1119,10 +1325,14 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		tokenUseStmt:                q.tokenUseStmt,
 		tokensStmt:                  q.tokensStmt,
 		touchAPITokenStmt:           q.touchAPITokenStmt,
+		trashStmt:                   q.trashStmt,
+		trashUploadStmt:             q.trashUploadStmt,
 		unfinishedOnTargetStmt:      q.unfinishedOnTargetStmt,
 		unsentCommandsStmt:          q.unsentCommandsStmt,
+		unusedArtifactsStmt:         q.unusedArtifactsStmt,
 		updateRolloutStmt:           q.updateRolloutStmt,
 		updateTargetStmt:            q.updateTargetStmt,
+		useArtifactStmt:             q.useArtifactStmt,
 		waitingForStmt:              q.waitingForStmt,
 	}
 }

@@ -51,6 +51,24 @@ type Agent struct {
 	Transport              string
 }
 
+type Artifact struct {
+	TenantID    string
+	Digest      string
+	UploadID    string
+	Name        string
+	MediaType   string
+	Notes       string
+	Size        int64
+	Received    int64
+	Complete    bool
+	Sum         []byte
+	CreatedBy   string
+	CreatedAt   column.Time
+	UpdatedAt   column.Time
+	CompletedAt column.Time
+	LastUsedAt  column.Time
+}
+
 type Audit struct {
 	Seq      int64
 	TenantID string

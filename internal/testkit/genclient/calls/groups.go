@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -123,6 +125,34 @@ func (c *caller) secrets(ctx context.Context, admin *ClientWithResponses) {
 	}
 	get(c, func(a *SecretGetAnswer) *Secret { return a.JSON200 })(200)(admin.SecretGetWithResponse(ctx, "db"))
 	get(c, func(a *SecretDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.SecretDeleteWithResponse(ctx, "db", nil))
+}
+
+// artifacts pushes one, and has the agent fetch it for a task.
+func (c *caller) artifacts(ctx context.Context, admin, agent, plain *ClientWithResponses, id string) {
+	content := []byte("the content")
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+	get(c, func(a *ArtifactBeginAnswer) *ArtifactUpload { return a.JSON200 })(200)(admin.ArtifactBeginWithResponse(ctx, ArtifactRequest{Digest: digest, Size: int64(len(content)), Name: ptr("thing")}))
+	up := get(c, func(a *ArtifactAppendAnswer) *ArtifactUpload { return a.JSON200 })(200)(admin.ArtifactAppendWithBodyWithResponse(ctx, digest,
+		&ArtifactAppendParams{UploadOffset: 0}, "application/octet-stream", bytes.NewReader(content)))
+	if !up.Complete {
+		c.failed = append(c.failed, fmt.Errorf("the upload is %+v", up))
+	}
+	get(c, func(a *ArtifactListAnswer) *ArtifactList { return a.JSON200 })(200)(admin.ArtifactListWithResponse(ctx, &ArtifactListParams{Name: ptr("thing")}))
+	get(c, func(a *ArtifactGetAnswer) *Artifact { return a.JSON200 })(200)(admin.ArtifactGetWithResponse(ctx, digest))
+	whole := get(c, func(a *ArtifactContentAnswer) *[]byte { return &a.Body })(200)(admin.ArtifactContentWithResponse(ctx, digest, nil))
+
+	payload := &TaskRequest_Payload{}
+	if err := payload.FromUploadPayload(UploadPayload{Files: &[]ArtifactReference{{Name: "thing", Url: ptr("artifact://" + digest)}}}); err != nil {
+		c.failed = append(c.failed, err)
+	}
+	task := get(c, func(a *TaskCreateAnswer) *Task { return a.JSON201 })(201)(admin.TaskCreateWithResponse(ctx, TaskRequest{Type: "upload-files", Target: "box", Payload: payload}))
+	get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
+	part := get(c, func(a *AgentArtifactAnswer) *[]byte { return &a.Body })(206)(agent.AgentArtifactWithResponse(ctx, id, task.Id, digest, &AgentArtifactParams{Range: ptr("bytes=4-")}))
+	if string(*whole) != string(content) || string(*part) != string(content[4:]) {
+		c.failed = append(c.failed, fmt.Errorf("the content is %q, and a part of it %q", *whole, *part))
+	}
+	get(c, func(a *AgentCompleteAnswer) *CompleteResponse { return a.JSON200 })(200)(agent.AgentCompleteWithResponse(ctx, id, task.Id, CompleteRequest{Success: true}))
+	get(c, func(a *ArtifactDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.ArtifactDeleteWithResponse(ctx, digest))
 }
 
 func (c *caller) commands(ctx context.Context, admin, plain *ClientWithResponses, id string) {

@@ -143,6 +143,7 @@ func (c *caller) run(ctx context.Context, url, token, caFile string) error {
 	c.secrets(ctx, admin)
 	c.work(ctx, admin, agent, plain, identity.AgentId)
 	c.rollouts(ctx, admin)
+	c.artifacts(ctx, admin, agent, plain, identity.AgentId)
 	c.commands(ctx, admin, plain, identity.AgentId)
 	c.end(ctx, admin)
 	return c.missing()

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/artifact"
+)
+
+// artifactStall is for how long nothing may come of an artifact before the
+// request is given up, and made again.
+const artifactStall = time.Minute
+
+// artifactStore is Stella's store of artifacts as this agent reaches it: the
+// server gives it those that its own running tasks were made with.
+type artifactStore struct {
+	client *http.Client
+	agent  *url.URL // this agent's own part of the API
+	stall  time.Duration
+}
+
+func newArtifactStore(client *http.Client, serverURL, agentID string) (*artifactStore, error) {
+	base, err := url.Parse(serverURL)
+	if err != nil {
+		return nil, fmt.Errorf("server URL: %w", err)
+	}
+	return &artifactStore{client: client, agent: base.JoinPath("/api/v1/agents", url.PathEscape(agentID)), stall: artifactStall}, nil
+}
+
+// of returns the store as one task may read it.
+func (s *artifactStore) of(t *api.AgentTask) artifact.Source {
+	return &taskArtifacts{artifactStore: s, taskID: t.ID, token: t.Token}
+}
+
+type taskArtifacts struct {
+	*artifactStore
+	taskID, token string
+}
+
+var _ artifact.Source = (*taskArtifacts)(nil)
+
+// Open implements artifact.Source.
+func (s *taskArtifacts) Open(ctx context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	at := s.agent.JoinPath("tasks", url.PathEscape(s.taskID), "artifacts", digest)
+	fail := func(format string, args ...any) *deploy.Error {
+		return deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: %w", digest, fmt.Errorf(format, args...))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	idle := time.AfterFunc(s.stall, func() { cancel(errStalled) })
+	body := &artifactBody{idle: idle, cancel: cancel, stall: s.stall, ctx: ctx}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), http.NoBody)
+	if err != nil {
+		body.end()
+		return nil, fail("%w", plain(err))
+	}
+	req.Header.Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
+	req.Header.Set("Authorization", "Bearer "+s.token)
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	res, err := s.client.Do(req) //nolint:bodyclose // artifactBody closes it
+	if err != nil {
+		err = body.why(plain(err))
+		body.end()
+		return nil, fail("%w", err).Retry()
+	}
+	idle.Stop()
+	body.ReadCloser = res.Body
+	switch {
+	case res.StatusCode == http.StatusOK && offset == 0, res.StatusCode == http.StatusPartialContent && offset > 0:
+		return body, nil
+	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable && res.Header.Get("Content-Range") == fmt.Sprintf("bytes */%d", offset):
+		// The connection broke behind the last byte.
+		return http.NoBody, body.Close()
+	}
+	defer body.Close()
+	e := fail("%s", refusal(res))
+	e.Retriable = res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout
+	return nil, e
+}
+
+// refusal is what the server says of its answer that is no content.
+func refusal(res *http.Response) string {
+	var p api.Problem
+	if json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&p) == nil && p.Detail != "" {
+		return fmt.Sprintf("the server answered %d: %s", res.StatusCode, p.Detail)
+	}
+	return "the server answered " + res.Status
+}
+
+// plain takes the URL, which says nothing new, out of an error of net/http.
+func plain(err error) error {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		return ue.Err
+	}
+	return err
+}
+
+var errStalled = errors.New("nothing came for too long")
+
+// artifactBody is a download that ends when nothing comes of it.
+type artifactBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	idle   *time.Timer
+	stall  time.Duration
+	cancel context.CancelCauseFunc
+}
+
+// Read implements io.Reader.
+func (b *artifactBody) Read(p []byte) (int, error) {
+	b.idle.Reset(b.stall)
+	n, err := b.ReadCloser.Read(p)
+	b.idle.Stop() // whoever reads may take a while with it
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = b.why(err)
+	}
+	return n, err
+}
+
+// why is the reason of an error, if that is its having stalled.
+func (b *artifactBody) why(err error) error {
+	if errors.Is(context.Cause(b.ctx), errStalled) {
+		return errStalled
+	}
+	return err
+}
+
+func (b *artifactBody) end() {
+	b.idle.Stop()
+	b.cancel(nil)
+}
+
+// Close ends the download.
+func (b *artifactBody) Close() error {
+	b.end()
+	return b.ReadCloser.Close()
+}
