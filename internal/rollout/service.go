@@ -35,7 +35,9 @@ type Service struct {
 
 // NewService returns a service over a store; Run moves its rollouts on.
 func NewService(store Store, targets Targets, tasks Tasks, seal Sealer, publish Publisher, now func() time.Time, log *slog.Logger) *Service {
-	return &Service{store: store, targets: targets, tasks: tasks, seal: seal, publish: publish, now: now, log: log, nudge: make(chan struct{}, 1)}
+	// What is kept has microseconds.
+	kept := func() time.Time { return now().UTC().Truncate(time.Microsecond) }
+	return &Service{store: store, targets: targets, tasks: tasks, seal: seal, publish: publish, now: kept, log: log, nudge: make(chan struct{}, 1)}
 }
 
 // content is the part of a rollout that is kept encrypted.
