@@ -49,6 +49,13 @@ test: ## Test against real peers, which are started first (PKG=./internal/fleet 
 	scripts/peers run go test -count=1 -timeout 20m $(if $(filter 1,$(STELLA_RACE)),-race) \
 		$(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKG)
 
+# Hours of what `make test` does for a minute: every point at which a deployment can be interrupted.
+.PHONY: soak
+soak: ## Interrupt deployments at every point, and write the table of docs/reliability.md
+	STELLA_SOAK=1 STELLA_RELIABILITY_REPORT=$(CURDIR)/bin/reliability.md \
+		scripts/peers run go test -count=1 -timeout 180m -v -run TestCrashMatrix ./internal/testkit
+	scripts/reliability-report bin/reliability.md docs/reliability.md
+
 .PHONY: bench
 bench: build ## Measure, and print the figures
 	go run ./bench $(ARGS)

@@ -33,9 +33,28 @@ type Entry struct {
 // open at a time.
 type Journal struct {
 	db *bbolt.DB
-	// OnWrite, when set, is called around each write of a task's record. The
-	// crash tests kill the process there.
+	// OnWrite, when set, is called before and after each write: of a task's
+	// record, and with a record of the step accept, result or forget when a task
+	// is taken up, has ended, or is done with. The crash tests kill the process
+	// there.
 	OnWrite func(point string, rec *deploy.Record)
+}
+
+func (j *Journal) tell(point string, rec *deploy.Record) {
+	if j.OnWrite != nil {
+		j.OnWrite(point, rec)
+	}
+}
+
+// around tells of a write that is of no step.
+func (j *Journal) around(step, id string, write func() error) error {
+	rec := &deploy.Record{Task: api.AgentTask{ID: id}, Step: step}
+	j.tell("before", rec)
+	err := write()
+	if err == nil {
+		j.tell("after", rec)
+	}
+	return err
 }
 
 var (
@@ -95,26 +114,28 @@ func (j *Journal) Close() error { return j.db.Close() }
 // the task runs once, whatever the server counts. ended says that the task is
 // over and was reported.
 func (j *Journal) Begin(t *api.AgentTask) (e *Entry, begun, ended bool, err error) {
-	err = j.db.Update(func(tx *bbolt.Tx) error {
-		if tx.Bucket(endedBucket).Get([]byte(t.ID)) != nil {
-			ended = true
-			return nil
-		}
-		b := tx.Bucket(tasksBucket)
-		if e, err = get(b, t.ID); err != nil {
-			return err
-		}
-		if e != nil {
-			if t.Attempt <= e.Task.Attempt {
+	err = j.around("accept", t.ID, func() error {
+		return j.db.Update(func(tx *bbolt.Tx) error {
+			if tx.Bucket(endedBucket).Get([]byte(t.ID)) != nil {
+				ended = true
 				return nil
 			}
-			e.Task.Attempt = t.Attempt
+			b := tx.Bucket(tasksBucket)
+			if e, err = get(b, t.ID); err != nil {
+				return err
+			}
+			if e != nil {
+				if t.Attempt <= e.Task.Attempt {
+					return nil
+				}
+				e.Task.Attempt = t.Attempt
+				return put(b, e)
+			}
+			begun = true
+			e = &Entry{Task: *t, AcceptedAt: time.Now().UTC()}
+			e.Task.Payload, e.Task.Credentials, e.Task.Token = nil, nil, ""
 			return put(b, e)
-		}
-		begun = true
-		e = &Entry{Task: *t, AcceptedAt: time.Now().UTC()}
-		e.Task.Payload, e.Task.Credentials, e.Task.Token = nil, nil, ""
-		return put(b, e)
+		})
 	})
 	if err != nil {
 		return nil, false, false, fmt.Errorf("journal task %s: %w", t.ID, err)
@@ -124,36 +145,38 @@ func (j *Journal) Begin(t *api.AgentTask) (e *Entry, begun, ended bool, err erro
 
 // Save keeps a record of how far a task got. It implements deploy.Journal.
 func (j *Journal) Save(_ context.Context, rec *deploy.Record) error {
-	if j.OnWrite != nil {
-		j.OnWrite("before", rec)
-	}
+	j.tell("before", rec)
 	err := j.update(rec.Task.ID, func(e *Entry) {
 		cp := *rec
 		cp.Task = e.Task
 		e.Record = &cp
 	})
-	if err == nil && j.OnWrite != nil {
-		j.OnWrite("after", rec)
+	if err == nil {
+		j.tell("after", rec)
 	}
 	return err
 }
 
 // Finish keeps a task's result until Forget.
 func (j *Journal) Finish(id string, r *api.TaskResult) error {
-	return j.update(id, func(e *Entry) {
-		r.Attempt = e.Task.Attempt
-		e.Result, e.Record = r, nil
+	return j.around("result", id, func() error {
+		return j.update(id, func(e *Entry) {
+			r.Attempt = e.Task.Attempt
+			e.Result, e.Record = r, nil
+		})
 	})
 }
 
 // Forget drops a task whose result the server has dealt with. It is
 // idempotent.
 func (j *Journal) Forget(id string) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(tasksBucket).Delete([]byte(id)); err != nil {
-			return err
-		}
-		return tx.Bucket(endedBucket).Put([]byte(id), []byte(time.Now().UTC().Format(time.RFC3339)))
+	err := j.around("forget", id, func() error {
+		return j.db.Update(func(tx *bbolt.Tx) error {
+			if err := tx.Bucket(tasksBucket).Delete([]byte(id)); err != nil {
+				return err
+			}
+			return tx.Bucket(endedBucket).Put([]byte(id), []byte(time.Now().UTC().Format(time.RFC3339)))
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("journal task %s: %w", id, err)
