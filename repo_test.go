@@ -96,11 +96,11 @@ func TestProgramsLinkOnlyWhatTheyNeed(t *testing.T) {
 			"testing":                "test code is not part of a program",
 		},
 		"./cmd/stella": {
-			self + "internal/agent":           "agent and server know each other by the contract in api/ alone",
-			self + "internal/executor/docker": "only an agent touches targets",
-			"github.com/moby/moby/client":     "only an agent touches targets",
-			"go.etcd.io/bbolt":                "the journal is the agent's",
-			"testing":                         "test code is not part of a program",
+			self + "internal/agent":       "agent and server know each other by the contract in api/ alone",
+			self + "internal/executor":    "only an agent touches targets",
+			"github.com/moby/moby/client": "only an agent touches targets",
+			"go.etcd.io/bbolt":            "the journal is the agent's",
+			"testing":                     "test code is not part of a program",
 		},
 	} {
 		for dep := range linked(t, program) {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,13 +34,19 @@ type deployFlags struct {
 
 	files, scripts, unitFiles []string
 	start, stop, unit         string
+
+	composeFile string
+	profiles    []string
 }
 
-// The flags that one kind of target takes and the other does not.
+// The flags that some kinds of targets take and others do not.
 var kindFlags = map[string][]string{
 	"docker": {
 		"image", "registry-user", "registry-password-stdin", "port", "volume", "network", "restart", "memory", "cpus",
 		"name", "keep-previous", "health-docker",
+	},
+	"compose": {
+		"compose-file", "profile", "file", "registry-user", "registry-password-stdin", "keep-previous", "health-docker",
 	},
 	"host": {"file", "script", "unit-file", "start", "stop", "unit"},
 }
@@ -52,7 +60,9 @@ func (a *app) deployCommand() *cobra.Command {
 
 A docker target takes an image, always by its digest: a tag is resolved to its
 digest first, which is shown. What comes after -- runs instead of the image's
-own command. A host target takes files, scripts, and what starts and stops them.
+own command. A compose target takes a compose file, and files that go beside it;
+images that are not pinned to a digest are, as ` + "`stella compose lock`" + ` does it.
+A host target takes files, scripts, and what starts and stops them.
 
 When the new version fails its health check, the previous one runs again. An
 interrupt while waiting leaves the task to itself. Commands of hooks and health
@@ -67,6 +77,7 @@ by --yes. Then they have their turn, --max-parallel at a time, until
 not. ` + "`stella rollout`" + ` shows, pauses, resumes and rolls back.`,
 		Example: `  stella deploy web --image nginx:1.27 --port 80:80 --health-http http://127.0.0.1/
   stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
+  stella deploy shop --compose-file compose.yml --file ./conf --env-file shop.env
   stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
   stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2
   stella deploy --select 'env=production and label.tier=web' --image nginx:1.27 \
@@ -121,10 +132,14 @@ func (a *app) deployRequest(cmd *cobra.Command, c *client.Client, f *deployFlags
 		return req, err
 	}
 	var login *api.Credentials
-	if kind == "docker" {
-		if login, err = a.resolveImage(ctx, &f.image, payload); err != nil {
-			return req, err
-		}
+	switch kind {
+	case "docker":
+		login, err = a.resolveImage(ctx, &f.image, payload)
+	case "compose":
+		login, err = a.lockFor(ctx, c, f, payload)
+	}
+	if err != nil {
+		return req, err
 	}
 	req, err = f.run.request(api.TaskDeploy, name, payload)
 	req.Credentials = login
@@ -152,9 +167,12 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.Var(&f.memory, "memory", "docker: the memory that it may use, as in 512m")
 	flags.Var(&f.cpus, "cpus", "docker: the processors that it may use, as in 0.5")
 	flags.StringVar(&f.container, "name", "", "docker: the `container`'s name; the target's when left out")
-	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker: keep the previous container, stopped")
+	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker, compose: keep the previous container, stopped, or the previous version's files")
 
-	flags.StringArrayVar(&f.files, "file", nil, "host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; or what was pushed, as in artifact://sha256:…[:name[:mode]]; may be given several times")
+	flags.StringVar(&f.composeFile, "compose-file", "", "compose: the compose `file`, plain or locked")
+	flags.StringArrayVar(&f.profiles, "profile", nil, "compose: a `profile` to enable; may be given several times")
+
+	flags.StringArrayVar(&f.files, "file", nil, "compose, host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; or what was pushed, as in artifact://sha256:…[:name[:mode]]; may be given several times")
 	flags.StringArrayVar(&f.scripts, "script", nil, "host: a `file` that is run once in the new release, before the switch")
 	flags.StringVar(&f.start, "start", "", "host: a shell `command` that starts the release and returns")
 	flags.StringVar(&f.stop, "stop", "", "host: a shell `command` that stops the release")
@@ -163,7 +181,7 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	f.run.add(cmd)
 }
 
-// fits refuses flags of the other kind of target, and targets of both kinds.
+// fits refuses flags of other kinds of targets, and targets of several kinds.
 func fits(targets []api.Target, cmd *cobra.Command) error {
 	target := &targets[0]
 	for i := range targets {
@@ -172,19 +190,23 @@ func fits(targets []api.Target, cmd *cobra.Command) error {
 				"%s is of kind %s, and %s of kind %s: one deployment is for one kind", target.Name, target.Kind, other.Name, other.Kind)
 		}
 	}
-	for kind, names := range kindFlags {
-		if kind == target.Kind {
-			continue
+	takers := map[string][]string{}
+	for _, kind := range slices.Sorted(maps.Keys(kindFlags)) {
+		for _, name := range kindFlags[kind] {
+			takers[name] = append(takers[name], kind)
 		}
-		for _, name := range names {
-			if cmd.Flags().Changed(name) {
-				return wrongUse("`stella target show "+target.Name+"` tells what it is",
-					"--%s is for a %s target, and %s is of kind %s", name, kind, target.Name, target.Kind)
-			}
+	}
+	for _, name := range slices.Sorted(maps.Keys(takers)) {
+		if kinds := takers[name]; cmd.Flags().Changed(name) && !slices.Contains(kinds, target.Kind) {
+			return wrongUse("`stella target show "+target.Name+"` tells what it is",
+				"--%s is for a %s target, and %s is of kind %s", name, strings.Join(kinds, " or "), target.Name, target.Kind)
 		}
 	}
 	if target.Kind == "docker" && !cmd.Flags().Changed("image") {
 		return wrongUse("give --image, as in --image nginx:1.27", "a docker target takes an image")
+	}
+	if target.Kind == "compose" && !cmd.Flags().Changed("compose-file") {
+		return wrongUse("give --compose-file, as in --compose-file compose.yml", "a compose target takes a compose file")
 	}
 	return nil
 }
@@ -213,11 +235,13 @@ func (a *app) deployPayload(ctx context.Context, c *client.Client, f *deployFlag
 	if p.Hooks.PostDeploy, err = hook(f.postHook, f.hookTimeout.value); err != nil {
 		return nil, err
 	}
-	if kind != "host" {
-		return p, nil
-	}
-	if len(command) > 0 {
+	switch {
+	case kind == "host" && len(command) > 0:
 		return nil, wrongUse("give the command by --start", "only a docker target takes a command after --")
+	case kind == "compose" && len(command) > 0:
+		return nil, wrongUse("give the command in the compose file", "only a docker target takes a command after --")
+	case kind != "host":
+		return p, nil
 	}
 	if p.Artifacts, err = a.collect(ctx, c, f.files, f.scripts, f.unitFiles); err != nil {
 		return nil, err
@@ -330,7 +354,7 @@ or to one that is named by its digest (docker) or its release (host).` + selectH
 	flags := cmd.Flags()
 	where.add(cmd)
 	flags.StringVar(&p.TargetDigest, "digest", "", "docker: the `digest` to go back to, as in sha256:…")
-	flags.StringVar(&p.ReleaseID, "release", "", "host: the `release` to go back to")
+	flags.StringVar(&p.ReleaseID, "release", "", "compose, host: the `release` to go back to")
 	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")
 	run.add(cmd)
 	return cmd

@@ -20,8 +20,8 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec TARGET [flags] -- COMMAND [ARG…]",
 		Short: "Run a command on a target: in its container, or on the host",
-		Long: `Run a command on a target: in its container (docker), or in its current release
-(host). Its stdout and stderr are written here as they come, line by line; it
+		Long: `Run a command on a target: in its container (docker), in a service's container
+(compose), or in its current release (host). Its stdout and stderr are written here as they come, line by line; it
 has no stdin. No shell is put around it: write sh -c '…' for one.
 
 It ends with the command's own exit code, and with 125 when it is Stella that
@@ -72,11 +72,11 @@ target's name, as in "web-1 | text"; it ends with 1 when one of them failed.`,
 	}
 	flags := cmd.Flags()
 	where.add(cmd)
-	flags.StringVarP(&p.User, "user", "u", "", "docker: the user to run it as")
+	flags.StringVarP(&p.User, "user", "u", "", "docker, compose: the user to run it as")
 	flags.StringVarP(&p.WorkingDir, "workdir", "w", "", "the `folder` to run it in")
 	flags.StringArrayVarP(&env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
 	flags.StringArrayVar(&envFiles, "env-file", nil, "a `file` of variables, one NAME=value in each line")
-	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")
+	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out; compose: the service; needless when there is only one")
 	run.addLimits(flags)
 	return cmd
 }

@@ -29,6 +29,11 @@ func (a *app) collect(ctx context.Context, server *client.Client, files, scripts
 	if err != nil {
 		return nil, err
 	}
+	return a.fill(ctx, server, c)
+}
+
+// fill gives the files that were found their content, or pushes it.
+func (a *app) fill(ctx context.Context, server *client.Client, c *collector) (_ []api.ArtifactReference, err error) {
 	if err := a.nameStored(ctx, server, c.list); err != nil {
 		return nil, err
 	}

@@ -30,8 +30,8 @@ func (f *healthFlags) add(flags *pflag.FlagSet, prefixed bool) {
 	flags.IntVar(&f.status, prefix+"http-status", 0, "the `status` that the URL must answer with; 200 to 399 when left out")
 	flags.StringVar(&f.body, prefix+"http-body", "", "a `text` that the URL's answer must contain")
 	flags.StringVar(&f.tcp, prefix+"tcp", "", "healthy when this `host:port` takes connections")
-	flags.StringVar(&f.cmd, prefix+"cmd", "", "healthy when this `command` exits with 0; on docker it runs in the container")
-	flags.BoolVar(&f.docker, prefix+"docker", false, "docker: healthy when the image's own HEALTHCHECK says so")
+	flags.StringVar(&f.cmd, prefix+"cmd", "", "healthy when this `command` exits with 0; on docker it runs in the container, otherwise on the agent's host")
+	flags.BoolVar(&f.docker, prefix+"docker", false, "docker, compose: healthy when the images' own HEALTHCHECK says so")
 }
 
 // check returns nil when no flag asks for a check.

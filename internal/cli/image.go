@@ -26,8 +26,12 @@ type imageFlags struct {
 
 func (f *imageFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.image, "image", "", "docker: the `image`, as in repository:tag or repository@sha256:…")
-	flags.StringVar(&f.user, "registry-user", "", "docker: the `user` to log in to the registry as")
-	flags.BoolVar(&f.passwordStdin, "registry-password-stdin", false, "docker: read that user's password from stdin")
+	f.addLogin(flags)
+}
+
+func (f *imageFlags) addLogin(flags *pflag.FlagSet) {
+	flags.StringVar(&f.user, "registry-user", "", "docker, compose: the `user` to log in to the registry as")
+	flags.BoolVar(&f.passwordStdin, "registry-password-stdin", false, "docker, compose: read that user's password from stdin")
 }
 
 // lookUpTimeout is how long a registry may take to say what a tag is.
@@ -57,6 +61,16 @@ func splitImage(ref string) (image, digest, tag string, err error) {
 		return "", "", "", wrongUse("write it as in --image registry.example.com/team/app:1.4.2", "%q is no image: %v", ref, err)
 	}
 	return image, digest, tag, nil
+}
+
+// registryOf is the registry that an image is in; that of Docker when it says
+// none.
+func registryOf(image string) string {
+	ref, err := name.ParseReference(image)
+	if err != nil {
+		return ""
+	}
+	return ref.Context().RegistryStr()
 }
 
 // registryLogin is what the flags say; nil when they say nothing.

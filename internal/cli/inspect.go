@@ -78,7 +78,7 @@ func (a *app) healthCommand() *cobra.Command {
 		Use:   "health TARGET",
 		Short: "Check whether what runs on a target works",
 		Long: `Check once whether what runs on a target works: by the container's own state
-(docker), or as a flag says. It exits with 1 when it does not.`,
+(docker), by those of all services (compose), or as a flag says. It exits with 1 when it does not.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeTargets(1),
 		RunE: func(cmd *cobra.Command, names []string) error {

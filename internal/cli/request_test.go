@@ -144,7 +144,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"docker", "", "a docker target takes an image"},
 		{"docker", "--image nginx@sha256:12", "is no digest"},
 		{"docker", "--image UPPER@" + digest, "is no image"},
-		{"docker", "--image nginx@" + digest + " --file x", "--file is for a host target"},
+		{"docker", "--image nginx@" + digest + " --file x", "--file is for a compose or host target"},
 		{"docker", "--image nginx@" + digest + " --registry-password-stdin", "a password needs a user"},
 		{"docker", "--image nginx@" + digest + " --registry-user joe", "needs a password"},
 		{"docker", "--image nginx@" + digest + " --health-http http://x --health-docker", "one health check"},
@@ -155,6 +155,12 @@ func TestDeployRefuses(t *testing.T) {
 		{"docker", "--image nginx@" + digest + " --memory lots", "write it as in 512m"},
 		{"docker", "--image nginx@" + digest + " --timeout 0", "write it as in 90s"},
 		{"docker", "--image nginx@" + digest + " --pre-hook 'open", "ends in the middle of a word"},
+		{"docker", "--image nginx@" + digest + " --compose-file x", "--compose-file is for a compose target"},
+		{"compose", "", "a compose target takes a compose file"},
+		{"compose", "--compose-file nope", "no such file"},
+		{"compose", "--compose-file x --image nginx", "--image is for a docker target"},
+		{"compose", "--compose-file x -- y", "only a docker target takes a command"},
+		{"host", "--keep-previous", "--keep-previous is for a compose or docker target"},
 		{"host", "", "takes files, and there is none"},
 		{"host", "--file nope", "there is no file nope"},
 		{"host", "--image nginx", "--image is for a docker target"},
@@ -206,6 +212,10 @@ func TestOtherRequests(t *testing.T) {
 		{
 			"target add host web --agent-selector group=g,env=prod,label.zone=a,label.rack=1 --dir /opt/web", "POST /api/v1/targets",
 			`{"name":"web","kind":"host","agentSelector":{"group":"g","environment":"prod","labels":{"rack":"1","zone":"a"}},"config":{"directory":"/opt/web"}}`,
+		},
+		{
+			"target add compose shop --agent a1 --dir /opt/shop --project shop-1 --docker-host unix:///run/d.sock", "POST /api/v1/targets",
+			`{"name":"shop","kind":"compose","agent":"a1","config":{"directory":"/opt/shop","dockerHost":"unix:///run/d.sock","project":"shop-1"}}`,
 		},
 		{
 			"target update web --dir /opt/b --label x=y", "PUT /api/v1/targets/id-web",

@@ -13,7 +13,7 @@ import (
 
 func (a *app) targetCommand() *cobra.Command {
 	return noun("target", "Targets: what is deployed to",
-		noun("add", "Add a target", a.targetAddCommand("docker"), a.targetAddCommand("host")),
+		noun("add", "Add a target", a.targetAddCommand("docker"), a.targetAddCommand("compose"), a.targetAddCommand("host")),
 		a.targetUpdateCommand(), a.targetListCommand(), a.targetShowCommand(), a.targetRemoveCommand())
 }
 
@@ -31,10 +31,15 @@ func (f *targetFlags) add(flags *pflag.FlagSet, kind string) {
 	flags.StringVar(&f.env, "env", "", "the environment, as in production")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, as in `key=value`; may be given several times")
 	if kind != "docker" {
-		flags.StringVar(&f.config.Directory, "dir", "", "host: the absolute `folder` that holds releases/ and current")
+		flags.StringVar(&f.config.Directory, "dir", "", "the absolute `folder` that is deployed to: a project's (compose), or the one that holds releases/ and current (host)")
 	}
 	if kind != "host" {
-		flags.StringVar(&f.config.DockerHost, "docker-host", "", "docker: the engine's `address` as the agent sees it; the agent's own when left out")
+		flags.StringVar(&f.config.DockerHost, "docker-host", "", "docker, compose: the engine's `address` as the agent sees it; the agent's own when left out")
+	}
+	if kind == "compose" || kind == "" {
+		flags.StringVar(&f.config.Project, "project", "", "compose: the project's `name`; made of the target's when left out")
+	}
+	if kind == "docker" || kind == "" {
 		flags.StringVar(&f.config.StickerLocation, "sticker-location", "", "docker: where the version sticker is kept: file or volume")
 		flags.StringVar(&f.config.StickerVolume, "sticker-volume", "", "docker: the volume that holds the sticker")
 	}
@@ -46,8 +51,8 @@ func (f *targetFlags) request(name, kind string) (api.TargetRequest, error) {
 	if (f.agent == "") == (f.selector == "") {
 		return req, wrongUse("give --agent NAME, or --agent-selector for any agent that matches", "it is not clear which agent reaches %s", name)
 	}
-	if kind == "host" && f.config.Directory == "" {
-		return req, wrongUse("give --dir, as in --dir /opt/app", "a host target needs the folder that holds its releases")
+	if kind != "docker" && f.config.Directory == "" {
+		return req, wrongUse("give --dir, as in --dir /opt/app", "a %s target needs the folder that is deployed to", kind)
 	}
 	var err error
 	if f.selector != "" {
@@ -75,7 +80,10 @@ func parseSelector(text string) (*api.AgentSelector, error) {
 func (a *app) targetAddCommand(kind string) *cobra.Command {
 	var f targetFlags
 	short, example := "Add a Docker engine that an agent reaches", "  stella target add docker web --agent prod-01 --env production"
-	if kind == "host" {
+	switch kind {
+	case "compose":
+		short, example = "Add a Docker Compose project of an engine that an agent reaches", "  stella target add compose shop --agent prod-01 --dir /opt/shop"
+	case "host":
 		short, example = "Add a folder on an agent's own host", "  stella target add host web --agent prod-01 --dir /opt/web"
 	}
 	cmd := &cobra.Command{
@@ -154,6 +162,7 @@ func (f *targetFlags) change(have *api.Target, flags *pflag.FlagSet) (api.Target
 		},
 		"env":              func() { req.Environment = f.env },
 		"dir":              func() { req.Config.Directory = f.config.Directory },
+		"project":          func() { req.Config.Project = f.config.Project },
 		"docker-host":      func() { req.Config.DockerHost = f.config.DockerHost },
 		"sticker-path":     func() { req.Config.StickerPath = f.config.StickerPath },
 		"sticker-location": func() { req.Config.StickerLocation = f.config.StickerLocation },
@@ -214,13 +223,13 @@ func (a *app) targetListCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.Kind, "kind", "", "only those of this kind: docker or host")
+	flags.StringVar(&f.Kind, "kind", "", "only those of this kind: docker, compose or host")
 	flags.StringVar(&f.Name, "name", "", "only the one of this name")
 	flags.StringVar(&f.Environment, "env", "", "only those of this environment")
 	flags.StringVar(&f.Agent, "agent", "", "only those that this agent reaches")
 	flags.StringArrayVar(&labels, "label", nil, "only those with this label, as in `key=value`; may be given several times")
 	l.add(flags, 0)
-	complete(cmd, "kind", fixed("docker", "host"))
+	complete(cmd, "kind", fixed("docker", "compose", "host"))
 	complete(cmd, "agent", a.completeAgents(0))
 	return cmd
 }
@@ -258,6 +267,7 @@ func (a *app) targetShowCommand() *cobra.Command {
 					[2]string{"Environment", t.Environment},
 					[2]string{"Labels", pairs(t.Labels)},
 					[2]string{"Folder", t.Config.Directory},
+					[2]string{"Project", t.Config.Project},
 					[2]string{"Engine", t.Config.DockerHost},
 					[2]string{"Sticker", strings.Join(strings.Fields(t.Config.StickerLocation+" "+t.Config.StickerVolume+" "+t.Config.StickerPath), " ")},
 					[2]string{"Created", out.Ago(t.CreatedAt, a.now())},

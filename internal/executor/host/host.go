@@ -26,6 +26,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/files"
 	"stella-ops.org/stella/internal/executor/hook"
 )
 
@@ -128,11 +129,10 @@ func (e *Executor) Recover(ctx context.Context, rec *deploy.Record, env executor
 		switch {
 		case len(rec.State) == 0:
 		case rec.Task.Type == api.TaskUploadFiles:
-			var s uploadState
-			if err := json.Unmarshal(rec.State, &s); err != nil {
+			var err error
+			if plan, err = files.UploadPlan(rec.State); err != nil {
 				return unreadable(ctx, rec, err)
 			}
-			plan = s.plan(nil)
 		default:
 			var s state
 			if err := json.Unmarshal(rec.State, &s); err != nil {

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"stella-ops.org/stella/internal/atomicfile"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor/artifact"
+	"stella-ops.org/stella/internal/executor/files"
 	"stella-ops.org/stella/internal/executor/healthcheck"
 	"stella-ops.org/stella/internal/executor/hook"
 	"stella-ops.org/stella/internal/executor/sticker"
@@ -48,11 +47,11 @@ func (d *deployment) stage(ctx context.Context) error {
 	}
 	for i := range d.payload.Artifacts {
 		a := &d.payload.Artifacts[i]
-		size, err := put(ctx, root, a.Name, a, d.env.Artifacts)
+		size, err := files.Put(ctx, root, a.Name, a, d.env.Artifacts)
 		if err != nil {
 			return err
 		}
-		d.env.Log.Line("system", fmt.Sprintf("%s: %d bytes, %s", a.Name, size, verified(a)))
+		d.env.Log.Line("system", files.Said(a, size))
 		if a.Type == artifact.TypeSystemdUnit {
 			meta.Units = append(meta.Units, a.Name)
 		}
@@ -64,48 +63,6 @@ func (d *deployment) stage(ctx context.Context) error {
 		return err
 	}
 	return atomicfile.SyncDir(d.tree().path(releasesDir))
-}
-
-func verified(a *api.ArtifactReference) string {
-	if a.Digest == "" {
-		return "no digest given"
-	}
-	return "digest verified"
-}
-
-// put writes an artifact to a name below a root that must not exist there.
-func put(ctx context.Context, root *os.Root, name string, a *api.ArtifactReference, store artifact.Source) (int64, error) {
-	mode, err := artifact.Mode(a)
-	if err != nil {
-		return 0, err
-	}
-	if dir := path.Dir(name); dir != "." {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return 0, fmt.Errorf("make the folder of %q: %w", a.Name, err)
-		}
-	}
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return 0, deploy.Fail(api.ErrInvalidPayload, "write %q: %w", a.Name, err)
-	}
-	defer f.Close()
-	size, err := artifact.Copy(ctx, f, a, store)
-	if err != nil {
-		return 0, err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return 0, fmt.Errorf("write %q: %w", a.Name, err)
-	}
-	if err := f.Sync(); err != nil {
-		return 0, fmt.Errorf("write %q: %w", a.Name, err)
-	}
-	if err := f.Close(); err != nil {
-		return 0, fmt.Errorf("write %q: %w", a.Name, err)
-	}
-	if mode&0o111 != 0 {
-		err = settle(ctx, filepath.Join(root.Name(), filepath.FromSlash(name)))
-	}
-	return size, err
 }
 
 func (d *deployment) staging() string {
@@ -258,8 +215,5 @@ func splitLines(data []byte, n int) []string {
 	}
 	return lines[max(0, len(lines)-n):]
 }
-
-// The permissions that a shared folder of a target has.
-const dirMode fs.FileMode = 0o755
 
 const systemctlTimeout = 90 * time.Second

@@ -7,6 +7,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/files"
 	"stella-ops.org/stella/internal/executor/healthcheck"
 	"stella-ops.org/stella/internal/executor/hook"
 	"stella-ops.org/stella/internal/executor/sticker"
@@ -170,4 +171,17 @@ func (e *Executor) readSticker(ctx context.Context, task *api.AgentTask) (*api.T
 		outputs["sticker"] = s
 	}
 	return deploy.Ended(ctx, task, started, outputs, nil), nil
+}
+
+// upload puts files into the target's folder.
+func (e *Executor) upload(ctx context.Context, task *api.AgentTask, env executor.Env) (*api.TaskResult, error) {
+	p, err := payload[api.UploadPayload](task)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := directory(task)
+	if err != nil {
+		return nil, err
+	}
+	return files.Upload(ctx, task, dir, p, env)
 }

@@ -17,6 +17,13 @@ func Docker(t testing.TB) string {
 	return need(t, "a Docker engine", "STELLA_TEST_DOCKER_HOST")
 }
 
+// Compose is a configuration folder of docker's that has the compose plugin, or
+// with which docker finds the one that the machine has.
+func Compose(t testing.TB) string {
+	t.Helper()
+	return need(t, "the docker compose plugin", "STELLA_TEST_COMPOSE")
+}
+
 // Registry is the host and port of an OCI registry that anybody may push to.
 func Registry(t testing.TB) string {
 	t.Helper()

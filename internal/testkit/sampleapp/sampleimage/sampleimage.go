@@ -61,6 +61,8 @@ type Options struct {
 	Mode string
 	// HealthCheck gives the image a HEALTHCHECK of its own.
 	HealthCheck bool
+	// Label makes the image one of its own, which no other test removes.
+	Label string
 	// Username and Password log in to the registry.
 	Username, Password string
 }
@@ -130,7 +132,7 @@ func Image(t testing.TB, o Options) v1.Image {
 	file.Config = v1.Config{
 		Entrypoint: []string{"/app"}, Cmd: []string{"serve"},
 		Env:        []string{"APP_VERSION=" + o.Version, "APP_MODE=" + o.Mode},
-		Labels:     map[string]string{"stella.test": "1"},
+		Labels:     map[string]string{"stella.test": "1" + o.Label},
 		WorkingDir: "/",
 	}
 	if o.HealthCheck {

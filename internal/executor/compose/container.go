@@ -1,0 +1,124 @@
+package compose
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"stella-ops.org/stella/api"
+)
+
+// The labels that compose puts on what it makes.
+const (
+	labelProject = "com.docker.compose.project"
+	labelService = "com.docker.compose.service"
+	labelOneOff  = "com.docker.compose.oneoff"
+)
+
+// container is what docker inspect says of one, as far as it matters here.
+type container struct {
+	ID    string `json:"Id"`
+	Name  string
+	Image string
+	State struct {
+		Status     string
+		Running    bool
+		Restarting bool
+		OOMKilled  bool
+		ExitCode   int
+		StartedAt  string
+		Health     *struct {
+			Status string
+			Log    []struct{ Output string }
+		}
+	}
+	RestartCount int
+	Config       struct {
+		Image       string
+		Labels      map[string]string
+		Healthcheck *struct {
+			Test                           []string
+			Interval, Timeout, StartPeriod time.Duration
+			Retries                        int
+		}
+	}
+	HostConfig struct {
+		RestartPolicy struct{ Name string }
+	}
+}
+
+func (c *container) service() string { return c.Config.Labels[labelService] }
+
+func (c *container) name() string { return strings.TrimPrefix(c.Name, "/") }
+
+func (c *container) hasCheck() bool {
+	hc := c.Config.Healthcheck
+	return hc != nil && len(hc.Test) > 0 && hc.Test[0] != "NONE"
+}
+
+// containers are those of the project's services, by service and name; those
+// that `compose run` made are not among them.
+func (t *target) containers(ctx context.Context) ([]container, error) {
+	for try := 1; ; try++ {
+		ids, err := t.ids(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", "label="+labelProject+"="+t.project)
+		if err != nil || len(ids) == 0 {
+			return nil, err
+		}
+		var all []container
+		complaint, err := t.decode(ctx, &all, append([]string{"inspect", "--type", "container"}, ids...)...)
+		if err != nil {
+			return nil, err
+		}
+		if complaint != "" {
+			// One that is gone between the two calls.
+			if try < 5 {
+				continue
+			}
+			return nil, refused(api.ErrSwitchFailed, "look at the project's containers", complaint)
+		}
+		all = slices.DeleteFunc(all, func(c container) bool { return strings.EqualFold(c.Config.Labels[labelOneOff], "true") })
+		slices.SortFunc(all, func(a, b container) int {
+			return cmp.Or(cmp.Compare(a.service(), b.service()), cmp.Compare(a.Name, b.Name))
+		})
+		return all, nil
+	}
+}
+
+// networks are the names of those that compose has made for the project.
+func (t *target) networks(ctx context.Context) ([]string, error) {
+	return t.ids(ctx, "network", "ls", "--format", "{{.Name}}", "--filter", "label="+labelProject+"="+t.project)
+}
+
+// dropNetworks removes the project's networks but those to keep. One that
+// something else is connected to stays, and the log says so.
+func (t *target) dropNetworks(ctx context.Context, keep []string) error {
+	all, err := t.networks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		if err := t.do(ctx, "network", "rm", name); err != nil {
+			t.env.Log.Line("system", fmt.Sprintf("the network %s is left: %v", name, err))
+		}
+	}
+	return nil
+}
+
+// lastLines are the last lines that a container has written; 4 KiB at most.
+func (t *target) lastLines(ctx context.Context, c *container, n int) []string {
+	res, err := t.run(ctx, call{args: []string{"logs", "--tail", fmt.Sprint(n), c.ID}, quiet: true})
+	if err != nil {
+		return []string{"(its log cannot be read: " + err.Error() + ")"}
+	}
+	var lines []string
+	for line := range strings.Lines(res.Tail) {
+		lines = append(lines, strings.TrimRight(line, "\r\n"))
+	}
+	return lines[max(0, len(lines)-n):]
+}
