@@ -28,8 +28,9 @@ import (
 
 // crashKinds make a fresh target of each kind.
 var crashKinds = map[string]func(t *testing.T) crashKind{
-	"docker": newCrashDocker,
-	"host":   newCrashHost,
+	"compose": newCrashCompose,
+	"docker":  newCrashDocker,
+	"host":    newCrashHost,
 }
 
 // healthy is the health check of an application at an address, which gives up
@@ -83,6 +84,8 @@ func newCrashDocker(t *testing.T) crashKind {
 func (k *crashDocker) target() (api.TargetRequest, func(*agent.Config)) {
 	return api.TargetRequest{Name: k.name, Kind: "docker"}, func(c *agent.Config) { c.DockerHost, c.Capabilities = k.host, []string{"docker"} }
 }
+
+func (k *crashDocker) env() []string { return nil }
 
 func (k *crashDocker) secrets() map[string]string { return nil }
 
@@ -153,6 +156,8 @@ func newCrashHost(t *testing.T) crashKind {
 func (k *crashHost) target() (api.TargetRequest, func(*agent.Config)) {
 	return api.TargetRequest{Name: "app", Kind: "host", Config: api.TargetConfig{Directory: k.dir}}, func(c *agent.Config) { c.Capabilities = []string{"host"} }
 }
+
+func (k *crashHost) env() []string { return nil }
 
 func (k *crashHost) secrets() map[string]string { return nil }
 

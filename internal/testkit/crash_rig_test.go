@@ -22,6 +22,8 @@ import (
 type crashKind interface {
 	// target makes the target's request, and change what the agent must know.
 	target() (req api.TargetRequest, change func(*agent.Config))
+	// env is what the agent's environment has beside the test's.
+	env() []string
 	// secrets are what the target refers to, by name.
 	secrets() map[string]string
 	// deploy is a deployment of a version; of the version "sick", one that never
@@ -119,7 +121,7 @@ func (rig *crashRig) runAgent(killAt, stopAt int) *process {
 	if _, err := os.Stat(filepath.Join(rig.agent.Data, "identity.json")); err != nil {
 		r.Token = rig.cp.Token()
 	}
-	return spawn(rig.T, "agent", r)
+	return spawn(rig.T, "agent", r, rig.kind.env()...)
 }
 
 // deploy queues a deployment with hooks that leave a trace.

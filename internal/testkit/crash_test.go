@@ -110,7 +110,7 @@ type process struct {
 	done chan struct{}
 }
 
-func spawn(t *testing.T, name string, r role) *process {
+func spawn(t *testing.T, name string, r role, env ...string) *process {
 	t.Helper()
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -121,7 +121,7 @@ func spawn(t *testing.T, name string, r role) *process {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(os.Args[0]), log: log, done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), roleVariable+"="+string(data))
+	p.cmd.Env = append(append(os.Environ(), env...), roleVariable+"="+string(data))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
