@@ -113,6 +113,11 @@ func deployByStella(ctx context.Context, c *control, repo, digest, port string) 
 	if err != nil {
 		return 0, err
 	}
+	return deployTo(ctx, c, payload)
+}
+
+// deployTo deploys to the target of the benchmark, and waits until it is over.
+func deployTo(ctx context.Context, c *control, payload json.RawMessage) (time.Duration, error) {
 	began := time.Now()
 	t, err := c.api.SubmitTask(ctx, api.TaskRequest{Type: api.TaskDeploy, Target: "bench-stella", Payload: payload})
 	if err != nil {

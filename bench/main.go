@@ -61,6 +61,7 @@ func run(ctx context.Context, only string) error {
 		{"reconnect", reconnect},
 		{"agent", agentSize},
 		{"docker", dockerDeploy},
+		{"compose", composeDeploy},
 	} {
 		if !strings.Contains(b.name, only) {
 			continue

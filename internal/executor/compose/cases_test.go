@@ -413,6 +413,35 @@ func TestUntouched(t *testing.T) {
 	executortest.Await(t, f.Fixture, "v1")
 }
 
+// TestHalfway: a container that a compose was about to put in another's place
+// when it was ended does not keep the old version from coming back.
+func TestHalfway(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	f := l.fixture(t)
+	f.deployed(t, f.Deploy("v1"))
+	old := l.list(t, "ps", "--no-trunc", "--filter", "label=com.docker.compose.project="+f.project, "--format", "{{.ID}} {{.Names}}")
+	if len(old) != 2 {
+		t.Fatalf("%q", old)
+	}
+	labels, err := l.docker("inspect", "--format", `{{range $k, $v := .Config.Labels}}--label={{$k}}={{$v}}{{"\n"}}{{end}}`, old[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"create", "--name", old[0][:12] + "_" + old[1]}, strings.Split(strings.TrimSpace(labels), "\n")...)
+	if out, err := l.docker(append(args, l.image(t, sampleimage.Options{Version: "v2"}))...); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p := f.Deploy("v3")
+	p.Config.HealthCheck.ExpectedStatus, p.Config.HealthCheck.Timeout = 418, 1
+	res, log := executortest.Single(t, f.Fixture, api.TaskDeploy, p)
+	if res.Success || res.ErrorType == api.ErrRollbackFailed {
+		t.Fatalf("%s: %s\n%s", res.ErrorType, res.Error, log)
+	}
+	executortest.Await(t, f.Fixture, "v1")
+	f.deployed(t, f.Deploy("v2"))
+}
+
 // TestMadeAnew: a release whose lock file is the same starts anew, for what it
 // reads at its start may not be.
 func TestMadeAnew(t *testing.T) {

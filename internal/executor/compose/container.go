@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -87,9 +88,49 @@ func (t *target) containers(ctx context.Context) ([]container, error) {
 	}
 }
 
+// halfway is how compose calls a container until it takes the place of another:
+// by the beginning of that one's id, and by its name.
+var halfway = regexp.MustCompile(`^([0-9a-f]{12})_(.+)$`)
+
+// settle puts right what a compose that was ended while it replaced a container
+// has left, and would stumble over: the one that was to come is removed. Where
+// the one before it is gone already it stays, under the name that it was to
+// get, because it has the other's volumes.
+func (t *target) settle(ctx context.Context) error {
+	all, err := t.containers(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		m := halfway.FindStringSubmatch(all[i].name())
+		if m == nil {
+			continue
+		}
+		if slices.ContainsFunc(all, func(c container) bool { return strings.HasPrefix(c.ID, m[1]) }) {
+			err = t.do(ctx, "rm", "--force", all[i].ID)
+		} else {
+			err = t.do(ctx, "rename", all[i].ID, m[2])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // networks are the names of those that compose has made for the project.
 func (t *target) networks(ctx context.Context) ([]string, error) {
 	return t.ids(ctx, "network", "ls", "--format", "{{.Name}}", "--filter", "label="+labelProject+"="+t.project)
+}
+
+// dropOldNetworks removes the networks of the old version that the new one does
+// not have.
+func (d *deployment) dropOldNetworks(ctx context.Context) error {
+	gone := slices.ContainsFunc(d.state.OldNetworks, func(n string) bool { return !slices.Contains(d.state.New.Networks, n) })
+	if !gone {
+		return nil
+	}
+	return d.dropNetworks(ctx, d.state.New.Networks)
 }
 
 // dropNetworks removes the project's networks but those to keep. One that

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -60,6 +61,10 @@ type deployment struct {
 	state   *state
 	// release is what the new version will say of itself.
 	release *release
+	// before are the containers that were there when the old version was backed
+	// up, and images the ids of those of the new one.
+	before []container
+	images map[string]string
 	// steps is the plan that is being done; what the env files hold is added
 	// to its secrets.
 	steps *deploy.Plan
@@ -238,16 +243,17 @@ func (d *deployment) backUp(ctx context.Context) error {
 	if err := d.loadSticker(); err != nil {
 		return deploy.Fail(api.ErrSwitchFailed, "%w", err)
 	}
+	var looking sync.WaitGroup
+	var networks error
+	looking.Go(func() { s.OldNetworks, networks = d.networks(ctx) })
 	all, err := d.containers(ctx)
-	if err != nil {
+	looking.Wait()
+	if err := errors.Join(err, networks); err != nil {
 		return err
 	}
-	s.OldThere = len(all) > 0
+	d.before, s.OldThere = all, len(all) > 0
 	for i := range all {
 		s.OldRunning = s.OldRunning || all[i].State.Running
-	}
-	if s.OldNetworks, err = d.networks(ctx); err != nil {
-		return err
 	}
 	return s.Files.KeepOld(ctx)
 }
@@ -300,7 +306,7 @@ func (d *deployment) cleanUp(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(s.Files.Drop(), d.forgetLogin(), d.dropNetworks(ctx, s.New.Networks))
+	return errors.Join(s.Files.Drop(), d.forgetLogin(), d.dropOldNetworks(ctx))
 }
 
 func (d *deployment) outputs() map[string]any {

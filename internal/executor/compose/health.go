@@ -93,23 +93,26 @@ func unhealthy(c *container) (says string, final bool) {
 // awaitHealth waits until the new version works, and makes sure that it is
 // what was released.
 func (d *deployment) awaitHealth(ctx context.Context) error {
-	if err := d.wait(ctx, d.state.New, d.release.HealthCheck); err != nil {
+	all, err := d.wait(ctx, d.state.New, d.release.HealthCheck)
+	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
 		return d.explain(ctx, err)
 	}
-	return d.verifyRunning(ctx)
+	return d.verifyRunning(ctx, all)
 }
 
 // wait waits for the services of a model: until all run, and those with a
 // HEALTHCHECK are healthy, and the given check passes; without a check, until
-// those without a HEALTHCHECK have kept running for a while.
-func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) error {
+// those without a HEALTHCHECK have kept running for a while. It returns the
+// containers as they were when all was well.
+func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) (seen []container, err error) {
 	first, err := t.containers(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	seen = first
 	patience, checked := int64(0), 0
 	for i := range first {
 		if first[i].hasCheck() {
@@ -123,7 +126,7 @@ func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) error 
 		hc = &api.HealthCheck{Type: "services", IntervalMs: 200, Timeout: max(patience, 15)}
 		probe = steady()
 	case hc.Type == "docker" && checked == 0:
-		return invalid("the health check is of type docker, but no service of the project has a HEALTHCHECK; use http, tcp or command")
+		return nil, invalid("the health check is of type docker, but no service of the project has a HEALTHCHECK; use http, tcp or command")
 	case hc.Type == "http":
 		probe = healthcheck.HTTP(hc)
 	case hc.Type == "tcp":
@@ -135,11 +138,14 @@ func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) error 
 	for i := range first {
 		restarts[first[i].ID] = first[i].RestartCount
 	}
-	return healthcheck.Wait(ctx, hc, func(ctx context.Context) error {
-		all, err := t.containers(ctx)
-		if err != nil {
-			return err
+	err = healthcheck.Wait(ctx, hc, func(ctx context.Context) error {
+		all := first
+		if first = nil; all == nil {
+			if all, err = t.containers(ctx); err != nil {
+				return err
+			}
 		}
+		seen = all
 		bad := judge(m, all)
 		for _, f := range bad {
 			if f.final {
@@ -164,6 +170,7 @@ func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) error 
 		}
 		return probe(ctx)
 	})
+	return seen, err
 }
 
 // steady passes a while after it was made.
@@ -213,14 +220,13 @@ func (t *target) commandProbe(argv []string) healthcheck.Probe {
 
 // verifyRunning compares what runs with what was released, by the images'
 // digests and not by their names alone.
-func (d *deployment) verifyRunning(ctx context.Context) error {
-	all, err := d.containers(ctx)
-	if err != nil {
-		return err
-	}
-	ids, err := d.images(ctx, d.state.New.Services)
-	if err != nil {
-		return err
+func (d *deployment) verifyRunning(ctx context.Context, all []container) error {
+	ids := d.images
+	if ids == nil { // a rollback pulls nothing
+		var err error
+		if ids, err = d.imageIDs(ctx, d.state.New.Services); err != nil {
+			return err
+		}
 	}
 	for i := range all {
 		c := &all[i]

@@ -128,10 +128,11 @@ func pullError(tail string) error {
 
 // missing are the services whose very image the engine does not have.
 func (d *deployment) missing(ctx context.Context) ([]service, error) {
-	here, err := d.images(ctx, d.state.New.Services)
+	here, err := d.imageIDs(ctx, d.state.New.Services)
 	if err != nil {
 		return nil, err
 	}
+	d.images = here
 	return slices.DeleteFunc(slices.Clone(d.state.New.Services), func(s service) bool { return here[s.Image] != "" }), nil
 }
 
@@ -148,10 +149,10 @@ func (d *deployment) notPulled(ctx context.Context, s service) error {
 		"the engine has %v and not %s for the service %s; what was pulled is not what was released: find out who changed it", found[0].RepoDigests, s.Image, s.Name)
 }
 
-// images are the ids of those images of services that the engine has, by what
+// imageIDs are the ids of those images of services that the engine has, by what
 // the services call them. An engine lists a digest for each repository that it
 // saw an image in; only the one of the service's own repository counts.
-func (t *target) images(ctx context.Context, services []service) (map[string]string, error) {
+func (t *target) imageIDs(ctx context.Context, services []service) (map[string]string, error) {
 	args := []string{"image", "inspect"}
 	for _, s := range services {
 		args = append(args, s.Image)

@@ -18,10 +18,6 @@ func (d *deployment) switchOver(ctx context.Context) error {
 	if err := s.Files.Place(ctx); err != nil {
 		return err
 	}
-	before, err := d.containers(ctx)
-	if err != nil {
-		return err
-	}
 	// From here on an undo must bring the old containers back; before, it must
 	// leave them alone.
 	s.Touching = true
@@ -38,7 +34,7 @@ func (d *deployment) switchOver(ctx context.Context) error {
 	}
 	// Compose has ended by itself, so that nothing is under way any more: what
 	// it has not changed yet stays as it is.
-	if after, err := d.containers(ctx); err == nil && same(before, after) {
+	if after, err := d.containers(ctx); err == nil && same(d.before, after) {
 		s.Touching = false
 	}
 	return d.upError(ctx, res)
@@ -111,6 +107,9 @@ func (d *deployment) switchBack(ctx context.Context) error {
 // ended had asked for, so that only new ones are certain to stay.
 func (d *deployment) upAgain(ctx context.Context) error {
 	s := d.state
+	if err := d.settle(ctx); err != nil {
+		return fmt.Errorf("put right what compose has left: %w", err)
+	}
 	res, err := d.up(ctx, s.Old, s.OldRunning)
 	if err != nil {
 		return fmt.Errorf("start the previous version again: %w", err)

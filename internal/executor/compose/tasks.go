@@ -44,7 +44,7 @@ func (t *target) healthCheck(ctx context.Context) (*api.TaskResult, error) {
 	if p.HealthCheck != nil {
 		hc = p.HealthCheck
 	}
-	err = t.wait(ctx, &r.model, hc)
+	_, err = t.wait(ctx, &r.model, hc)
 	if err != nil && ctx.Err() == nil {
 		err = (&deployment{target: t, state: &state{New: &r.model}}).explain(ctx, err)
 	}

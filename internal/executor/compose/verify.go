@@ -195,9 +195,10 @@ type meant struct {
 }
 
 type meantService struct {
-	Image    string `json:"image"`
-	Scale    *int   `json:"scale"`
-	Provider any    `json:"provider"`
+	Image    string   `json:"image"`
+	Profiles []string `json:"profiles"`
+	Scale    *int     `json:"scale"`
+	Provider any      `json:"provider"`
 	Deploy   struct {
 		Replicas *int `json:"replicas"`
 	} `json:"deploy"`
@@ -256,11 +257,14 @@ func (d *deployment) checkModel(ctx context.Context, dir string) error {
 				"a digest is expected of the service %s, and the lock file has no such service: the file is not the one that was released; nothing was touched", name)
 		}
 	}
-	enabled, err := d.understand(ctx, &d.release.model, dir)
-	if err != nil {
-		return err
+	m, enabled := &d.release.model, all
+	// Without profiles all are enabled, and asking again would cost as much as
+	// all else here.
+	if len(m.Profiles) > 0 || slices.ContainsFunc(slices.Collect(maps.Values(all.Services)), func(s meantService) bool { return len(s.Profiles) > 0 }) {
+		if enabled, err = d.understand(ctx, m, dir); err != nil {
+			return err
+		}
 	}
-	m := &d.release.model
 	for _, name := range slices.Sorted(maps.Keys(enabled.Services)) {
 		s := enabled.Services[name]
 		m.Services = append(m.Services, service{Name: name, Image: s.Image, Count: s.count()})
@@ -288,7 +292,7 @@ func (d *deployment) understand(ctx context.Context, m *model, dir string) (*mea
 	if res.ExitCode != 0 {
 		return nil, invalid("docker compose does not take the lock file: %s", orNothing(lastLine(says)))
 	}
-	if m == &d.release.model { // and not once more for all profiles
+	if m != &d.release.model { // and not once more for those that are enabled
 		for line := range strings.Lines(says) { // as that a variable has no value
 			d.env.Log.Line("stderr", strings.TrimRight(line, "\r\n"))
 		}
