@@ -44,13 +44,13 @@ func agentSize(ctx context.Context, e *env) ([]row, error) {
 }
 
 // agent registers and starts an agent process and waits until it is online.
-func (e *env) agent(ctx context.Context, c *control, name string) error {
+func (e *env) agent(ctx context.Context, c *control, name string, args ...string) error {
 	tok, err := c.api.CreateRegistrationToken(ctx, api.RegistrationTokenRequest{})
 	if err != nil {
 		return err
 	}
-	_, err = e.start(ctx, name, "bin/stella-agent", []string{"STELLA_BOOTSTRAP_TOKEN=" + tok.Token},
-		"--register", "--server", c.url, "--data", filepath.Join(e.dir, name+"-data"), "--name", name)
+	args = append([]string{"--register", "--server", c.url, "--data", filepath.Join(e.dir, name+"-data"), "--name", name}, args...)
+	_, err = e.start(ctx, name, "bin/stella-agent", []string{"STELLA_BOOTSTRAP_TOKEN=" + tok.Token}, args...)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func run(ctx context.Context, only string) error {
 		{"agent", agentSize},
 		{"docker", dockerDeploy},
 		{"compose", composeDeploy},
+		{"ssh", sshDeploy},
 	} {
 		if !strings.Contains(b.name, only) {
 			continue
