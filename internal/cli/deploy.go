@@ -42,11 +42,11 @@ type deployFlags struct {
 // The flags that some kinds of targets take and others do not.
 var kindFlags = map[string][]string{
 	"docker": {
-		"image", "registry-user", "registry-password-stdin", "port", "volume", "network", "restart", "memory", "cpus",
+		"image", "registry-user", "registry-password-stdin", "registry-password", "port", "volume", "network", "restart", "memory", "cpus",
 		"name", "keep-previous", "health-docker",
 	},
 	"compose": {
-		"compose-file", "profile", "file", "registry-user", "registry-password-stdin", "keep-previous", "health-docker",
+		"compose-file", "profile", "file", "registry-user", "registry-password-stdin", "registry-password", "keep-previous", "health-docker",
 	},
 	"host": {"file", "script", "unit-file", "start", "stop", "unit"},
 }

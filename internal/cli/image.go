@@ -22,6 +22,7 @@ import (
 type imageFlags struct {
 	image, user   string
 	passwordStdin bool
+	secret        string
 }
 
 func (f *imageFlags) add(flags *pflag.FlagSet) {
@@ -32,6 +33,7 @@ func (f *imageFlags) add(flags *pflag.FlagSet) {
 func (f *imageFlags) addLogin(flags *pflag.FlagSet) {
 	flags.StringVar(&f.user, "registry-user", "", "docker, compose: the `user` to log in to the registry as")
 	flags.BoolVar(&f.passwordStdin, "registry-password-stdin", false, "docker, compose: read that user's password from stdin")
+	flags.StringVar(&f.secret, "registry-password", "", "docker, compose: or the `secret` that holds it, as in secret://name; a tag is then looked up with your own docker login")
 }
 
 // lookUpTimeout is how long a registry may take to say what a tag is.
@@ -75,7 +77,11 @@ func registryOf(image string) string {
 
 // registryLogin is what the flags say; nil when they say nothing.
 func (a *app) registryLogin(f *imageFlags) (*api.RegistryAuth, error) {
-	if f.user == "" && !f.passwordStdin {
+	if f.secret != "" && (f.passwordStdin || !strings.HasPrefix(f.secret, api.SecretScheme)) {
+		return nil, wrongUse("give it by --registry-password-stdin, or keep it with `stella secret set` and give secret://name",
+			"--registry-password takes a secret's name, and never the password itself, which others of this machine could see")
+	}
+	if f.user == "" && !f.passwordStdin && f.secret == "" {
 		return nil, nil //nolint:nilnil // no login is none
 	}
 	if f.user == "" {
@@ -84,6 +90,8 @@ func (a *app) registryLogin(f *imageFlags) (*api.RegistryAuth, error) {
 	login := &api.RegistryAuth{Username: f.user}
 	var err error
 	switch {
+	case f.secret != "":
+		login.Password = f.secret
 	case f.passwordStdin:
 		login.Password, err = a.io.ReadLine()
 	case a.io.InTTY:
@@ -113,7 +121,7 @@ func (a *app) lookUpDigest(ctx context.Context, image string, login *api.Registr
 	options := []remote.Option{
 		remote.WithContext(ctx), remote.WithUserAgent("stella/" + a.version), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 	}
-	if login != nil {
+	if login != nil && !strings.HasPrefix(login.Password, api.SecretScheme) {
 		options[2] = remote.WithAuth(&authn.Basic{Username: login.Username, Password: login.Password})
 	}
 	head, headErr := remote.Head(ref, options...)

@@ -146,6 +146,8 @@ func TestDeployRefuses(t *testing.T) {
 		{"docker", "--image UPPER@" + digest, "is no image"},
 		{"docker", "--image nginx@" + digest + " --file x", "--file is for a compose or host target"},
 		{"docker", "--image nginx@" + digest + " --registry-password-stdin", "a password needs a user"},
+		{"docker", "--image nginx@" + digest + " --registry-user joe --registry-password hunter22", "takes a secret's name, and never the password itself"},
+		{"docker", "--image nginx@" + digest + " --registry-password secret://pull", "a password needs a user"},
 		{"docker", "--image nginx@" + digest + " --registry-user joe", "needs a password"},
 		{"docker", "--image nginx@" + digest + " --health-http http://x --health-docker", "one health check"},
 		{"docker", "--image nginx@" + digest + " --health-timeout 1m", "there is none"},
