@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -119,10 +120,17 @@ func newSSHFarm(ctx context.Context, e *env) (*sshFarm, error) {
 		if err != nil {
 			return nil, err
 		}
-		port := l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it is a TCP listener
-		_ = l.Close()                        // the port is what was wanted
+		_ = l.Close() // the port is what was wanted
+		_, text, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
 		config := filepath.Join(f.dir, fmt.Sprintf("sshd-%d", i))
-		text := fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s/host\nPidFile none\nAuthorizedKeysFile %s/login.pub\nStrictModes no\nUsePAM no\n"+
+		text = fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s/host\nPidFile none\nAuthorizedKeysFile %s/login.pub\nStrictModes no\nUsePAM no\n"+
 			"PermitRootLogin yes\nSubsystem sftp internal-sftp\nMaxStartups 1000\nMaxSessions 1000\n", port, f.dir, f.dir)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err
