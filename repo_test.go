@@ -98,6 +98,7 @@ func TestProgramsLinkOnlyWhatTheyNeed(t *testing.T) {
 		"./cmd/stella": {
 			self + "internal/agent":           "agent and server know each other by the contract in api/ alone",
 			self + "internal/executor/docker": "only an agent touches targets",
+			self + "internal/executor/ssh":    "only an agent touches targets",
 			"github.com/moby/moby/client":     "only an agent touches targets",
 			"go.etcd.io/bbolt":                "the journal is the agent's",
 			"testing":                         "test code is not part of a program",

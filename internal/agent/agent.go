@@ -22,6 +22,7 @@ import (
 	"stella-ops.org/stella/internal/executor"
 	"stella-ops.org/stella/internal/executor/docker"
 	"stella-ops.org/stella/internal/executor/host"
+	"stella-ops.org/stella/internal/executor/ssh"
 	"stella-ops.org/stella/internal/obs"
 )
 
@@ -65,7 +66,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	j.OnWrite = a.OnJournal
 
 	a.Log = a.tail.Keep(a.Log)
-	executors := []executor.Executor{docker.New(docker.Options{Host: cfg.DockerHost}), host.New(host.Options{})}
+	executors := []executor.Executor{docker.New(docker.Options{Host: cfg.DockerHost}), host.New(host.Options{}), ssh.New(ssh.Options{})}
 	var conn *connector
 	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
 	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }), a.Log)

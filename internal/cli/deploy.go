@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,13 +35,14 @@ type deployFlags struct {
 	start, stop, unit         string
 }
 
-// The flags that one kind of target takes and the other does not.
+// The flags that not every kind of target takes.
 var kindFlags = map[string][]string{
 	"docker": {
 		"image", "registry-user", "registry-password-stdin", "port", "volume", "network", "restart", "memory", "cpus",
 		"name", "keep-previous", "health-docker",
 	},
 	"host": {"file", "script", "unit-file", "start", "stop", "unit"},
+	"ssh":  {"file", "script", "start", "stop", "keep-previous"},
 }
 
 func (a *app) deployCommand() *cobra.Command {
@@ -51,7 +54,8 @@ func (a *app) deployCommand() *cobra.Command {
 
 A docker target takes an image, always by its digest: a tag is resolved to its
 digest first, which is shown. What comes after -- runs instead of the image's
-own command. A host target takes files, scripts, and what starts and stops them.
+own command. A host or ssh target takes files, scripts, and what starts and stops
+them; the hooks of an ssh target run on its host.
 
 When the new version fails its health check, the previous one runs again. An
 interrupt while waiting leaves the task to itself. Commands of hooks and health
@@ -61,6 +65,7 @@ targets must be of one kind.`,
 		Example: `  stella deploy web --image nginx:1.27 --port 80:80 --health-http http://127.0.0.1/
   stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
   stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
+  stella deploy edge --file ./edge::0755 --start './edge &' --keep-previous
   stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2
   stella deploy --select 'env=production and label.tier=web' --image nginx:1.27`,
 		Args:              f.where.args,
@@ -126,8 +131,8 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.release, "release", "", "the release's `name`, as in 1.4.2; rollback takes it back")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "a `file` of variables, one NAME=value in each line")
-	flags.StringVar(&f.preHook, "pre-hook", "", "a `command` on the agent's host before anything is touched")
-	flags.StringVar(&f.postHook, "post-hook", "", "a `command` on the agent's host when the new version is healthy")
+	flags.StringVar(&f.preHook, "pre-hook", "", "a `command` on the agent's host (ssh: on the target's) before anything is touched")
+	flags.StringVar(&f.postHook, "post-hook", "", "a `command` on the agent's host (ssh: on the target's) when the new version is healthy")
 	flags.Var(&f.hookTimeout, "hook-timeout", "how long a hook may take; 5m when left out")
 	flags.Var(&f.stopTimeout, "stop-timeout", "how long the old version may take to stop; 10s when left out")
 	f.health.add(flags, true)
@@ -139,12 +144,12 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.Var(&f.memory, "memory", "docker: the memory that it may use, as in 512m")
 	flags.Var(&f.cpus, "cpus", "docker: the processors that it may use, as in 0.5")
 	flags.StringVar(&f.container, "name", "", "docker: the `container`'s name; the target's when left out")
-	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker: keep the previous container, stopped")
+	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker, ssh: keep the previous version, to roll back to: a stopped container, or a copy of the folder")
 
-	flags.StringArrayVar(&f.files, "file", nil, "host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; may be given several times")
-	flags.StringArrayVar(&f.scripts, "script", nil, "host: a `file` that is run once in the new release, before the switch")
-	flags.StringVar(&f.start, "start", "", "host: a shell `command` that starts the release and returns")
-	flags.StringVar(&f.stop, "stop", "", "host: a shell `command` that stops the release")
+	flags.StringArrayVar(&f.files, "file", nil, "host, ssh: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; may be given several times")
+	flags.StringArrayVar(&f.scripts, "script", nil, "host, ssh: a `file` that is run once in the new release: on a host before the switch, by ssh before the start")
+	flags.StringVar(&f.start, "start", "", "host, ssh: a shell `command` that starts the release and returns")
+	flags.StringVar(&f.stop, "stop", "", "host, ssh: a shell `command` that stops the release")
 	flags.StringVar(&f.unit, "unit", "", "host: the systemd `unit` that runs the release")
 	flags.StringArrayVar(&f.unitFiles, "unit-file", nil, "host: a `file` to install as a systemd unit")
 	f.run.add(cmd)
@@ -159,15 +164,16 @@ func fits(targets []api.Target, cmd *cobra.Command) error {
 				"%s is of kind %s, and %s of kind %s: one deployment is for one kind", target.Name, target.Kind, other.Name, other.Kind)
 		}
 	}
-	for kind, names := range kindFlags {
-		if kind == target.Kind {
-			continue
+	takes := map[string][]string{} // the kinds that take a flag
+	for _, kind := range slices.Sorted(maps.Keys(kindFlags)) {
+		for _, name := range kindFlags[kind] {
+			takes[name] = append(takes[name], kind)
 		}
-		for _, name := range names {
-			if cmd.Flags().Changed(name) {
-				return wrongUse("`stella target show "+target.Name+"` tells what it is",
-					"--%s is for a %s target, and %s is of kind %s", name, kind, target.Name, target.Kind)
-			}
+	}
+	for _, name := range slices.Sorted(maps.Keys(takes)) {
+		if kinds := takes[name]; cmd.Flags().Changed(name) && !slices.Contains(kinds, target.Kind) {
+			return wrongUse("`stella target show "+target.Name+"` tells what it is",
+				"--%s is for a %s target, and %s is of kind %s", name, strings.Join(kinds, " or "), target.Name, target.Kind)
 		}
 	}
 	if target.Kind == "docker" && !cmd.Flags().Changed("image") {
@@ -200,7 +206,7 @@ func (a *app) deployPayload(f *deployFlags, kind string, command []string) (*api
 	if p.Hooks.PostDeploy, err = hook(f.postHook, f.hookTimeout.value); err != nil {
 		return nil, err
 	}
-	if kind != "host" {
+	if kind != "host" && kind != "ssh" {
 		return p, nil
 	}
 	if len(command) > 0 {
@@ -210,7 +216,7 @@ func (a *app) deployPayload(f *deployFlags, kind string, command []string) (*api
 		return nil, err
 	}
 	if len(p.Artifacts) == 0 {
-		return nil, wrongUse("give --file PATH, or --script PATH", "a host target takes files, and there is none")
+		return nil, wrongUse("give --file PATH, or --script PATH", "a target of kind %s takes files, and there is none", kind)
 	}
 	if f.unit == "" && len(f.unitFiles) == 1 {
 		p.Config.Unit = baseName(f.unitFiles[0])
@@ -283,7 +289,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Use:   "rollback TARGET",
 		Short: "Go back to what a target ran before",
 		Long: `Go back to what a target ran before: to the version before the one that runs,
-or to one that is named by its digest (docker) or its release (host).` + selectHelp,
+or to one that is named by its digest (docker) or its release (host, ssh).` + selectHelp,
 		Example: `  stella rollback web
   stella rollback --select env=production,label.tier=web`,
 		Args:              where.args,
@@ -317,7 +323,7 @@ or to one that is named by its digest (docker) or its release (host).` + selectH
 	flags := cmd.Flags()
 	where.add(cmd)
 	flags.StringVar(&p.TargetDigest, "digest", "", "docker: the `digest` to go back to, as in sha256:…")
-	flags.StringVar(&p.ReleaseID, "release", "", "host: the `release` to go back to")
+	flags.StringVar(&p.ReleaseID, "release", "", "host, ssh: the `release` to go back to")
 	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")
 	run.add(cmd)
 	return cmd
