@@ -58,7 +58,7 @@ soak: ## Interrupt deployments at every point, and write the table of docs/relia
 
 .PHONY: bench
 bench: build ## Measure, and print the figures
-	go run ./bench $(ARGS)
+	eval "$$(scripts/peers env)"; DOCKER_CONFIG=$${DOCKER_CONFIG:-$${STELLA_TEST_COMPOSE:-}} go run ./bench $(ARGS)
 
 # -- check ----------------------------------------------------------------------------------------
 

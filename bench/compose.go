@@ -27,12 +27,6 @@ const composeRounds = 15
 // that runs, against plain `docker compose up --force-recreate`, in turn; both
 // until the project answers.
 func composeDeploy(ctx context.Context, e *env) ([]row, error) {
-	// Where the test peers have brought the plugin, it is used.
-	if dir := os.Getenv("STELLA_TEST_COMPOSE"); dir != "" {
-		if err := os.Setenv("DOCKER_CONFIG", dir); err != nil {
-			return nil, err
-		}
-	}
 	if out, err := exec.CommandContext(ctx, "docker", "compose", "version", "--short").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "  not measured: docker compose does not work: %v %s\n", err, bytes.TrimSpace(out))
 		return nil, nil

@@ -23,6 +23,7 @@ import (
 	"stella-ops.org/stella/internal/executor/compose"
 	"stella-ops.org/stella/internal/executor/docker"
 	"stella-ops.org/stella/internal/executor/host"
+	"stella-ops.org/stella/internal/executor/ssh"
 	"stella-ops.org/stella/internal/obs"
 )
 
@@ -67,7 +68,8 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	a.Log = a.tail.Keep(a.Log)
 	executors := []executor.Executor{
-		docker.New(docker.Options{Host: cfg.DockerHost}), compose.New(compose.Options{Host: cfg.DockerHost}), host.New(host.Options{}),
+		docker.New(docker.Options{Host: cfg.DockerHost}), compose.New(compose.Options{Host: cfg.DockerHost}),
+		ssh.New(ssh.Options{}), host.New(host.Options{}),
 	}
 	var conn *connector
 	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)

@@ -14,6 +14,7 @@ import (
 
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/atomicfile"
+	"stella-ops.org/stella/internal/executor/ssh"
 )
 
 // drainedFile is there while the agent was told to take no new tasks; it
@@ -40,6 +41,13 @@ func (a *Agent) builtins(run *runner, changed func()) map[string]command.Builtin
 			}
 			changed()
 			return map[string]any{"accepting": true, "running": run.busyWith()}, nil
+		},
+		"ssh-scan": func(ctx context.Context, payload json.RawMessage) (any, error) {
+			var req ssh.ScanRequest
+			if err := json.Unmarshal(payload, &req); err != nil {
+				return nil, fmt.Errorf("the payload of ssh-scan is an object with a host, and a port and jumps if there are any: %w", err)
+			}
+			return ssh.Scan(ctx, &req)
 		},
 		"collect-logs": func(_ context.Context, payload json.RawMessage) (any, error) { return a.collectLogs(payload) },
 	}

@@ -49,6 +49,7 @@ var kindFlags = map[string][]string{
 		"compose-file", "profile", "file", "registry-user", "registry-password-stdin", "registry-password", "keep-previous", "health-docker",
 	},
 	"host": {"file", "script", "unit-file", "start", "stop", "unit"},
+	"ssh":  {"file", "script", "start", "stop", "keep-previous"},
 }
 
 func (a *app) deployCommand() *cobra.Command {
@@ -62,7 +63,8 @@ A docker target takes an image, always by its digest: a tag is resolved to its
 digest first, which is shown. What comes after -- runs instead of the image's
 own command. A compose target takes a compose file, and files that go beside it;
 images that are not pinned to a digest are, as ` + "`stella compose lock`" + ` does it.
-A host target takes files, scripts, and what starts and stops them.
+A host or ssh target takes files, scripts, and what starts and stops them; the
+hooks of an ssh target run on its host.
 
 When the new version fails its health check, the previous one runs again. An
 interrupt while waiting leaves the task to itself. Commands of hooks and health
@@ -79,6 +81,7 @@ not. ` + "`stella rollout`" + ` shows, pauses, resumes and rolls back.`,
   stella deploy web --image registry.example.com/web@sha256:… --env-file web.env
   stella deploy shop --compose-file compose.yml --file ./conf --env-file shop.env
   stella deploy api --file ./dist/ --start './api &' --health-tcp 127.0.0.1:8080
+  stella deploy edge --file ./edge::0755 --start './edge &' --keep-previous
   stella deploy api --file ./api::0755 --unit-file ./api.service --release 1.4.2
   stella deploy --select 'env=production and label.tier=web' --image nginx:1.27 \
       --max-parallel 5 --pause-after 1 --on-failure rollback-all`,
@@ -154,8 +157,8 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.release, "release", "", "the release's `name`, as in 1.4.2; rollback takes it back")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable, as in `NAME=value`; NAME alone takes your own value; may be given several times")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "a `file` of variables, one NAME=value in each line")
-	flags.StringVar(&f.preHook, "pre-hook", "", "a `command` on the agent's host before anything is touched")
-	flags.StringVar(&f.postHook, "post-hook", "", "a `command` on the agent's host when the new version is healthy")
+	flags.StringVar(&f.preHook, "pre-hook", "", "a `command` on the agent's host (ssh: on the target's) before anything is touched")
+	flags.StringVar(&f.postHook, "post-hook", "", "a `command` on the agent's host (ssh: on the target's) when the new version is healthy")
 	flags.Var(&f.hookTimeout, "hook-timeout", "how long a hook may take; 5m when left out")
 	flags.Var(&f.stopTimeout, "stop-timeout", "how long the old version may take to stop; 10s when left out")
 	f.health.add(flags, true)
@@ -167,15 +170,15 @@ func (f *deployFlags) add(cmd *cobra.Command) {
 	flags.Var(&f.memory, "memory", "docker: the memory that it may use, as in 512m")
 	flags.Var(&f.cpus, "cpus", "docker: the processors that it may use, as in 0.5")
 	flags.StringVar(&f.container, "name", "", "docker: the `container`'s name; the target's when left out")
-	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker, compose: keep the previous container, stopped, or the previous version's files")
+	flags.BoolVar(&f.keepPrevious, "keep-previous", false, "docker, compose, ssh: keep the previous version, to roll back to: a stopped container, or its files")
 
 	flags.StringVar(&f.composeFile, "compose-file", "", "compose: the compose `file`, plain or locked")
 	flags.StringArrayVar(&f.profiles, "profile", nil, "compose: a `profile` to enable; may be given several times")
 
-	flags.StringArrayVar(&f.files, "file", nil, "compose, host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; or what was pushed, as in artifact://sha256:…[:name[:mode]]; may be given several times")
-	flags.StringArrayVar(&f.scripts, "script", nil, "host: a `file` that is run once in the new release, before the switch")
-	flags.StringVar(&f.start, "start", "", "host: a shell `command` that starts the release and returns")
-	flags.StringVar(&f.stop, "stop", "", "host: a shell `command` that stops the release")
+	flags.StringArrayVar(&f.files, "file", nil, "compose, ssh, host: a file or folder, as in `path[:name[:mode]]`; a folder that ends in / is only its content; or url@sha256:…[:name[:mode]]; or what was pushed, as in artifact://sha256:…[:name[:mode]]; may be given several times")
+	flags.StringArrayVar(&f.scripts, "script", nil, "host, ssh: a `file` that is run once in the new release: on a host before the switch, by ssh before the start")
+	flags.StringVar(&f.start, "start", "", "host, ssh: a shell `command` that starts the release and returns")
+	flags.StringVar(&f.stop, "stop", "", "host, ssh: a shell `command` that stops the release")
 	flags.StringVar(&f.unit, "unit", "", "host: the systemd `unit` that runs the release")
 	flags.StringArrayVar(&f.unitFiles, "unit-file", nil, "host: a `file` to install as a systemd unit")
 	f.run.add(cmd)
@@ -236,18 +239,18 @@ func (a *app) deployPayload(ctx context.Context, c *client.Client, f *deployFlag
 		return nil, err
 	}
 	switch {
-	case kind == "host" && len(command) > 0:
+	case (kind == "host" || kind == "ssh") && len(command) > 0:
 		return nil, wrongUse("give the command by --start", "only a docker target takes a command after --")
 	case kind == "compose" && len(command) > 0:
 		return nil, wrongUse("give the command in the compose file", "only a docker target takes a command after --")
-	case kind != "host":
+	case kind != "host" && kind != "ssh":
 		return p, nil
 	}
 	if p.Artifacts, err = a.collect(ctx, c, f.files, f.scripts, f.unitFiles); err != nil {
 		return nil, err
 	}
 	if len(p.Artifacts) == 0 {
-		return nil, wrongUse("give --file PATH, or --script PATH", "a host target takes files, and there is none")
+		return nil, wrongUse("give --file PATH, or --script PATH", "a target of kind %s takes files, and there is none", kind)
 	}
 	if f.unit == "" && len(f.unitFiles) == 1 {
 		p.Config.Unit = baseName(f.unitFiles[0])
@@ -320,7 +323,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Use:   "rollback TARGET",
 		Short: "Go back to what a target ran before",
 		Long: `Go back to what a target ran before: to the version before the one that runs,
-or to one that is named by its digest (docker) or its release (host).` + selectHelp,
+or to one that is named by its digest (docker) or its release (host, ssh).` + selectHelp,
 		Example: `  stella rollback web
   stella rollback --select env=production,label.tier=web`,
 		Args:              where.args,
@@ -354,7 +357,7 @@ or to one that is named by its digest (docker) or its release (host).` + selectH
 	flags := cmd.Flags()
 	where.add(cmd)
 	flags.StringVar(&p.TargetDigest, "digest", "", "docker: the `digest` to go back to, as in sha256:…")
-	flags.StringVar(&p.ReleaseID, "release", "", "compose, host: the `release` to go back to")
+	flags.StringVar(&p.ReleaseID, "release", "", "compose, ssh, host: the `release` to go back to")
 	flags.StringVar(&p.ContainerName, "name", "", "docker: the `container`'s name; the target's when left out")
 	run.add(cmd)
 	return cmd

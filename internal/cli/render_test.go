@@ -85,10 +85,14 @@ updatedAt: '2026-05-04T12:00:00Z'
 `},
 		"target list": {"/api/v1/targets", api.TargetList{Items: []api.Target{
 			{Name: "web", Kind: "host", AgentID: "id-1", AgentName: "prod-01", Config: api.TargetConfig{Directory: "/opt/web"}},
+			{Name: "edge", Kind: "ssh", AgentID: "id-1", AgentName: "prod-01", Config: api.TargetConfig{
+				Directory: "/opt/edge", SSH: &api.SSHConfig{SSHHop: api.SSHHop{Host: "app-1", Port: 2222, Username: "deploy"}},
+			}},
 			{Name: "db", Kind: "docker", AgentSelector: &api.AgentSelector{Group: "g", Labels: map[string]string{"zone": "a", "rack": "1"}}, Labels: map[string]string{"tier": "db"}},
 		}}, `
 NAME  KIND    REACHED BY                                        ENVIRONMENT  LABELS   WHERE
 web   host    agent prod-01                                                           /opt/web
+edge  ssh     agent prod-01                                                           deploy@app-1:2222 /opt/edge
 db    docker  any agent with group=g,label.rack=1,label.zone=a               tier=db
 `},
 		"task list": {"/api/v1/tasks", api.TaskList{Items: []api.Task{

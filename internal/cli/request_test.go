@@ -144,7 +144,7 @@ func TestDeployRefuses(t *testing.T) {
 		{"docker", "", "a docker target takes an image"},
 		{"docker", "--image nginx@sha256:12", "is no digest"},
 		{"docker", "--image UPPER@" + digest, "is no image"},
-		{"docker", "--image nginx@" + digest + " --file x", "--file is for a compose or host target"},
+		{"docker", "--image nginx@" + digest + " --file x", "--file is for a compose or host or ssh target"},
 		{"docker", "--image nginx@" + digest + " --registry-password-stdin", "a password needs a user"},
 		{"docker", "--image nginx@" + digest + " --registry-user joe --registry-password hunter22", "takes a secret's name, and never the password itself"},
 		{"docker", "--image nginx@" + digest + " --registry-password secret://pull", "a password needs a user"},
@@ -162,13 +162,16 @@ func TestDeployRefuses(t *testing.T) {
 		{"compose", "--compose-file nope", "no such file"},
 		{"compose", "--compose-file x --image nginx", "--image is for a docker target"},
 		{"compose", "--compose-file x -- y", "only a docker target takes a command"},
-		{"host", "--keep-previous", "--keep-previous is for a compose or docker target"},
+		{"host", "--keep-previous", "--keep-previous is for a compose or docker or ssh target"},
 		{"host", "", "takes files, and there is none"},
 		{"host", "--file nope", "there is no file nope"},
 		{"host", "--image nginx", "--image is for a docker target"},
 		{"host", "--file https://example.com/x", "has no digest"},
 		{"host", "--script . ", "is no plain file"},
 		{"host", "--start x -- y", "only a docker target takes a command"},
+		{"ssh", "", "a target of kind ssh takes files, and there is none"},
+		{"ssh", "--unit app.service", "--unit is for a host target"},
+		{"ssh", "--image nginx", "--image is for a docker target"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			t.Parallel()
@@ -218,6 +221,13 @@ func TestOtherRequests(t *testing.T) {
 		{
 			"target add compose shop --agent a1 --dir /opt/shop --project shop-1 --docker-host unix:///run/d.sock", "POST /api/v1/targets",
 			`{"name":"shop","kind":"compose","agent":"a1","config":{"directory":"/opt/shop","dockerHost":"unix:///run/d.sock","project":"shop-1"}}`,
+		},
+		{
+			"target add ssh web --agent a1 --dir /opt/web --host app-1 --port 2222 --user deploy --key secret://k --passphrase secret://p --known-hosts /etc/kh --jump b1 --jump joe@b2:2200 --sudo --sudo-user web --sudo-password secret://s --connect-timeout 5s --keep-alive 2s",
+			"POST /api/v1/targets",
+			`{"name":"web","kind":"ssh","agent":"a1","config":{"directory":"/opt/web","ssh":{"host":"app-1","port":2222,"username":"deploy","knownHosts":"/etc/kh","privateKeyRef":"secret://k","passphraseRef":"secret://p",` +
+				`"jumps":[{"host":"b1","username":"deploy","knownHosts":"/etc/kh","privateKeyRef":"secret://k","passphraseRef":"secret://p"},{"host":"b2","port":2200,"username":"joe","knownHosts":"/etc/kh","privateKeyRef":"secret://k","passphraseRef":"secret://p"}],` +
+				`"sudo":true,"sudoUser":"web","sudoPasswordRef":"secret://s","connectionTimeout":5000,"keepAliveInterval":2000}}}`,
 		},
 		{
 			"target update web --dir /opt/b --label x=y", "PUT /api/v1/targets/id-web",

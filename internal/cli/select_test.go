@@ -139,7 +139,7 @@ func TestSelectRefuses(t *testing.T) {
 		{"deploy --select zone=a" + image, "nothing to select targets by", exitUsage},
 		{"deploy --select env=prod" + image, "2 targets match, and there is nobody to ask\nnext: give --yes", exitUsage},
 		{"deploy --select env=prod --yes", "a docker target takes an image", exitUsage},
-		{"deploy --select env=prod --yes --file x", "--file is for a compose or host target", exitUsage},
+		{"deploy --select env=prod --yes --file x", "--file is for a compose or host or ssh target", exitUsage},
 		{"rollback web --select env=prod", "names one too", exitUsage},
 		{"rollback", "not said which target", exitUsage},
 		{"rollback --select env=prod", "give --yes", exitUsage},

@@ -28,6 +28,7 @@ var commandTypes = []cobra.Completion{
 	cobra.CompletionWithDesc("renew-certificate", "get a new certificate now"),
 	cobra.CompletionWithDesc("replay", "for an executable of yours"),
 	cobra.CompletionWithDesc("resume", "take new tasks again"),
+	cobra.CompletionWithDesc("ssh-scan", "the keys that an SSH server shows"),
 	cobra.CompletionWithDesc("update", "bring the agent up to date"),
 }
 

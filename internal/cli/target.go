@@ -13,8 +13,8 @@ import (
 
 func (a *app) targetCommand() *cobra.Command {
 	return noun("target", "Targets: what is deployed to",
-		noun("add", "Add a target", a.targetAddCommand("docker"), a.targetAddCommand("compose"), a.targetAddCommand("host")),
-		a.targetUpdateCommand(), a.targetListCommand(), a.targetShowCommand(), a.targetRemoveCommand())
+		noun("add", "Add a target", a.targetAddCommand("docker"), a.targetAddCommand("compose"), a.targetAddCommand("ssh"), a.targetAddCommand("host")),
+		a.targetScanCommand(), a.targetUpdateCommand(), a.targetListCommand(), a.targetShowCommand(), a.targetRemoveCommand())
 }
 
 // targetFlags are those that say what a target is.
@@ -22,6 +22,7 @@ type targetFlags struct {
 	agent, selector, env string
 	labels               []string
 	config               api.TargetConfig
+	ssh                  sshFlags
 }
 
 // add defines the flags that fit a kind of target; all for an empty kind.
@@ -31,9 +32,12 @@ func (f *targetFlags) add(flags *pflag.FlagSet, kind string) {
 	flags.StringVar(&f.env, "env", "", "the environment, as in production")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, as in `key=value`; may be given several times")
 	if kind != "docker" {
-		flags.StringVar(&f.config.Directory, "dir", "", "the absolute `folder` that is deployed to: a project's (compose), or the one that holds releases/ and current (host)")
+		flags.StringVar(&f.config.Directory, "dir", "", "the absolute `folder` that is deployed to: a project's (compose), one on the remote host (ssh), or the one that holds releases/ and current (host)")
 	}
-	if kind != "host" {
+	if kind == "ssh" || kind == "" {
+		f.ssh.add(flags)
+	}
+	if kind == "docker" || kind == "compose" || kind == "" {
 		flags.StringVar(&f.config.DockerHost, "docker-host", "", "docker, compose: the engine's `address` as the agent sees it; the agent's own when left out")
 	}
 	if kind == "compose" || kind == "" {
@@ -46,15 +50,23 @@ func (f *targetFlags) add(flags *pflag.FlagSet, kind string) {
 	flags.StringVar(&f.config.StickerPath, "sticker-path", "", "the version sticker's absolute `path`; the agent chooses one when left out")
 }
 
-func (f *targetFlags) request(name, kind string) (api.TargetRequest, error) {
+func (f *targetFlags) request(name, kind string, flags *pflag.FlagSet) (api.TargetRequest, error) {
 	req := api.TargetRequest{Name: name, Kind: kind, Agent: f.agent, Environment: f.env, Config: f.config}
 	if (f.agent == "") == (f.selector == "") {
 		return req, wrongUse("give --agent NAME, or --agent-selector for any agent that matches", "it is not clear which agent reaches %s", name)
 	}
 	if kind != "docker" && f.config.Directory == "" {
-		return req, wrongUse("give --dir, as in --dir /opt/app", "a %s target needs the folder that is deployed to", kind)
+		return req, wrongUse("give --dir, as in --dir /opt/app", "%s target needs the folder that is deployed to", article(kind))
 	}
 	var err error
+	if kind == "ssh" {
+		if req.Config.SSH, err = f.ssh.change(nil, flags); err != nil {
+			return req, err
+		}
+		if err := f.ssh.need(req.Config.SSH); err != nil {
+			return req, err
+		}
+	}
 	if f.selector != "" {
 		if req.AgentSelector, err = parseSelector(f.selector); err != nil {
 			return req, err
@@ -86,11 +98,14 @@ func (a *app) targetAddCommand(kind string) *cobra.Command {
 	case "host":
 		short, example = "Add a folder on an agent's own host", "  stella target add host web --agent prod-01 --dir /opt/web"
 	}
+	if kind == "ssh" {
+		short, example = "Add a folder on a remote host that an agent reaches by SSH", sshAddExample
+	}
 	cmd := &cobra.Command{
 		Use: kind + " NAME", Short: short, Example: example,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			req, err := f.request(names[0], kind)
+			req, err := f.request(names[0], kind, cmd.Flags())
 			if err != nil {
 				return err
 			}
@@ -175,6 +190,9 @@ func (f *targetFlags) change(have *api.Target, flags *pflag.FlagSet) (api.Target
 	if err == nil && flags.Changed("label") {
 		req.Labels, err = labelMap(f.labels)
 	}
+	if err == nil {
+		req.Config.SSH, err = f.ssh.change(have.Config.SSH, flags)
+	}
 	return req, err
 }
 
@@ -223,13 +241,13 @@ func (a *app) targetListCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.Kind, "kind", "", "only those of this kind: docker, compose or host")
+	flags.StringVar(&f.Kind, "kind", "", "only those of this kind: docker, compose, ssh or host")
 	flags.StringVar(&f.Name, "name", "", "only the one of this name")
 	flags.StringVar(&f.Environment, "env", "", "only those of this environment")
 	flags.StringVar(&f.Agent, "agent", "", "only those that this agent reaches")
 	flags.StringArrayVar(&labels, "label", nil, "only those with this label, as in `key=value`; may be given several times")
 	l.add(flags, 0)
-	complete(cmd, "kind", fixed("docker", "compose", "host"))
+	complete(cmd, "kind", fixed("docker", "compose", "ssh", "host"))
 	complete(cmd, "agent", a.completeAgents(0))
 	return cmd
 }
@@ -238,9 +256,17 @@ func (a *app) showTargets(targets []api.Target) {
 	t := out.NewTable("NAME", "KIND", "REACHED BY", "ENVIRONMENT", "LABELS", "WHERE")
 	for i := range targets {
 		g := &targets[i]
-		t.Row(g.Name, g.Kind, reachedBy(g), g.Environment, pairs(g.Labels), first(g.Config.Directory, g.Config.DockerHost))
+		t.Row(g.Name, g.Kind, reachedBy(g), g.Environment, pairs(g.Labels), targetWhere(&g.Config))
 	}
 	a.io.Table(t, "There are no targets: `stella target add docker NAME --agent AGENT` adds one.")
+}
+
+// targetWhere is a host and a folder, or an engine.
+func targetWhere(c *api.TargetConfig) string {
+	if c.SSH != nil {
+		return sshWhere(c.SSH) + " " + c.Directory
+	}
+	return first(c.Directory, c.DockerHost)
 }
 
 func (a *app) targetShowCommand() *cobra.Command {
@@ -266,6 +292,9 @@ func (a *app) targetShowCommand() *cobra.Command {
 					[2]string{"Reached by", reachedBy(t)},
 					[2]string{"Environment", t.Environment},
 					[2]string{"Labels", pairs(t.Labels)},
+					[2]string{"Host", sshWhere(t.Config.SSH)},
+					[2]string{"Through", sshJumps(t.Config.SSH)},
+					[2]string{"Host key", sshTrust(t.Config.SSH)},
 					[2]string{"Folder", t.Config.Directory},
 					[2]string{"Project", t.Config.Project},
 					[2]string{"Engine", t.Config.DockerHost},

@@ -16,6 +16,14 @@ func pairs(m map[string]string) string {
 	return strings.Join(list, ",")
 }
 
+// article is a word with a or an before it.
+func article(word string) string {
+	if strings.HasPrefix(word, "ssh") {
+		return "an " + word // as it is spoken
+	}
+	return "a " + word
+}
+
 func plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word

@@ -91,7 +91,7 @@ type Ref struct {
 // known are the types that every agent understands.
 var known = []string{
 	"config-update", "deep-trace", "replay",
-	"doctor", "renew-certificate", "update", "drain", "resume", "collect-logs",
+	"doctor", "renew-certificate", "update", "drain", "resume", "collect-logs", "ssh-scan",
 }
 
 // Known reports whether every agent understands a type of command. Any other

@@ -49,6 +49,9 @@ type Fixture struct {
 	// UploadStays says that an upload cannot be taken back once it was sent.
 	UploadStays bool
 	Read        func(name string) string
+	// HookDir is a folder that hooks can write to, under the same path as the
+	// test; one of the test's own when left out.
+	HookDir string
 }
 
 // Run runs the suite; open makes a fresh target for each part of it.
@@ -238,7 +241,12 @@ func convert[T any](t *testing.T, value any) *T {
 // hookFile is a hook that notes each of its runs, and the file that it notes
 // them in.
 func (b *bench) hookFile() (func(name string) *api.Hook, func(name string) int) {
-	file := filepath.Join(b.t.TempDir(), "hooks")
+	dir := b.HookDir
+	if dir == "" {
+		dir = b.t.TempDir()
+	}
+	b.n++
+	file := filepath.Join(dir, fmt.Sprintf("hooks-%d", b.n))
 	hook := func(name string) *api.Hook {
 		return &api.Hook{Command: []string{"sh", "-c", `echo "$0" >> "$1"`, name, file}}
 	}

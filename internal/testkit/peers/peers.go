@@ -1,5 +1,5 @@
 // Package peers tells tests where the real peers are: a Docker engine,
-// registries, a database. `scripts/peers` starts them and says where they are
+// registries, a database, OpenSSH. `scripts/peers` starts them and says where they are
 // in the environment.
 //
 // A test whose peer is missing is skipped, with the reason; with
@@ -49,6 +49,13 @@ func PrivateRegistry(t testing.TB) Private {
 func Postgres(t testing.TB) string {
 	t.Helper()
 	return need(t, "PostgreSQL", "STELLA_TEST_POSTGRES")
+}
+
+// SSHD is the path of OpenSSH's server, beside which sudo and a static busybox
+// are installed; testkit/sshd starts it.
+func SSHD(t testing.TB) string {
+	t.Helper()
+	return need(t, "OpenSSH's server", "STELLA_TEST_SSHD")
 }
 
 func need(t testing.TB, what, variable string) string {
