@@ -301,7 +301,7 @@ func (a *app) lockFor(ctx context.Context, server *client.Client, f *deployFlags
 		}
 		a.io.Notef("%s goes along, for the file's variables", beside)
 	}
-	if p.Artifacts, err = a.fill(ctx, server, c); err != nil {
+	if p.Artifacts, err = a.fill(ctx, server, f.where.many(), c); err != nil {
 		return nil, err
 	}
 	p.Artifacts = append(p.Artifacts, api.ArtifactReference{Name: composefile.LockName, Type: "compose_lock", Content: []byte(locked.text)})

@@ -246,7 +246,7 @@ func (a *app) deployPayload(ctx context.Context, c *client.Client, f *deployFlag
 	case kind != "host" && kind != "ssh":
 		return p, nil
 	}
-	if p.Artifacts, err = a.collect(ctx, c, f.files, f.scripts, f.unitFiles); err != nil {
+	if p.Artifacts, err = a.collect(ctx, c, f.where.many(), f.files, f.scripts, f.unitFiles); err != nil {
 		return nil, err
 	}
 	if len(p.Artifacts) == 0 {

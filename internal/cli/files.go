@@ -24,16 +24,17 @@ const (
 
 // collect returns the files of a release, those that are here with their
 // content, or with the reference to what was pushed of them.
-func (a *app) collect(ctx context.Context, server *client.Client, files, scripts, unitFiles []string) ([]api.ArtifactReference, error) {
+func (a *app) collect(ctx context.Context, server *client.Client, many bool, files, scripts, unitFiles []string) ([]api.ArtifactReference, error) {
 	c, err := find(files, scripts, unitFiles)
 	if err != nil {
 		return nil, err
 	}
-	return a.fill(ctx, server, c)
+	return a.fill(ctx, server, many, c)
 }
 
-// fill gives the files that were found their content, or pushes it.
-func (a *app) fill(ctx context.Context, server *client.Client, c *collector) (_ []api.ArtifactReference, err error) {
+// fill gives the files that were found their content, or pushes it: what is
+// large, and goes to many targets, need not go with each of their tasks.
+func (a *app) fill(ctx context.Context, server *client.Client, many bool, c *collector) (_ []api.ArtifactReference, err error) {
 	if err := a.nameStored(ctx, server, c.list); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (a *app) fill(ctx context.Context, server *client.Client, c *collector) (_ 
 	}
 	for _, f := range c.local {
 		ref := &c.list[f.at]
-		if all > maxContent && f.size > inlineContent {
+		if (many || all > maxContent) && f.size > inlineContent {
 			up, err := a.push(ctx, server, f.path, api.ArtifactRequest{Name: baseName(f.path)})
 			if err != nil {
 				return nil, err

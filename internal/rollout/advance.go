@@ -13,22 +13,31 @@ import (
 	"stella-ops.org/stella/internal/task"
 )
 
-// How often a server looks at the rollouts that move, and whether there are any.
+// How often a server looks at the rollouts that move, whether there are any, and
+// at the most when it is told that something has happened.
 const (
 	movingEvery = 300 * time.Millisecond
 	idleEvery   = 2 * time.Second
+	nudgedEvery = 30 * time.Millisecond
 )
 
 // Run moves rollouts on until ctx ends. Any number of servers may do so.
 func (s *Service) Run(ctx context.Context) error {
-	every := idleEvery
+	every, looked := idleEvery, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.nudge:
 		case <-time.After(every):
+		case <-s.nudge:
+			// Many tasks may end at once, and each look reads all of them.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(nudgedEvery - time.Since(looked)):
+			}
 		}
+		looked = time.Now()
 		moving, err := s.store.MovingRollouts(ctx)
 		if err != nil {
 			s.log.ErrorContext(ctx, "rollouts were not looked at", "error", err)

@@ -220,6 +220,12 @@ func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Rollout
 // moved tells that a rollout came to its state, and has it looked at soon.
 func (s *Service) moved(r *Rollout) {
 	s.publish.Publish(r.TenantID, r.Event())
+	s.Nudge()
+}
+
+// Nudge has the rollouts looked at soon: a task has ended. It does not block,
+// and who forgets to call it only waits longer.
+func (s *Service) Nudge() {
 	select {
 	case s.nudge <- struct{}{}:
 	default: // it will be looked at anyway

@@ -108,8 +108,10 @@ func (s *Server) Run(ctx context.Context) error {
 	enrolment := enroll.NewService(st, ca, audit, wake, now, log)
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, box, targets.UsersOfSecret, now)
-	tasks := task.NewService(st, wake, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	news := &taskNews{Bus: wake}
+	tasks := task.NewService(st, news, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
 	rollouts := rollout.NewService(st, targets, tasks, box, wake, now, log)
+	news.ended = rollouts.Nudge
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
 	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
