@@ -227,3 +227,24 @@ func TestRolloutBoard(t *testing.T) {
 		t.Errorf("%q", screen.String())
 	}
 }
+
+// What is large and goes to many targets is pushed once, and does not go with
+// each of their tasks.
+func TestDeploySelectPushesWhatIsLarge(t *testing.T) {
+	t.Parallel()
+	f, term := rolling(t, rolloutAt(api.RolloutSucceeded, "", good, good))
+	f.answer("GET /api/v1/targets", api.TargetList{Items: []api.Target{{ID: "id-web-1", Name: "web-1", Kind: "host"}, {ID: "id-web-2", Name: "web-2", Kind: "host"}}})
+	large := strings.Repeat("x", inlineContent+1)
+	stored := f.stores(large, "", 0)
+	term.must(t, "deploy", "--select", "env=prod", "--yes", "--file", writeFile(t, term, "large", large), "--file", writeFile(t, term, "small", "y"))
+	var p api.DeployPayload
+	if err := json.Unmarshal(taken[api.RolloutRequest](t, f, "POST /api/v1/rollouts").Payload, &p); err != nil || len(p.Artifacts) != 2 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if a := p.Artifacts[0]; a.URL != api.ArtifactScheme+stored || len(a.Content) > 0 {
+		t.Errorf("the large one goes along: %s, %d bytes", a.URL, len(a.Content))
+	}
+	if a := p.Artifacts[1]; a.URL != "" || string(a.Content) != "y" {
+		t.Errorf("the small one: %+v", a)
+	}
+}

@@ -66,6 +66,9 @@ func TestOddNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		res, _ = executortest.Single(t, f, api.TaskInspect, nil)
+		if said, _ := res.Outputs["differences"].([]string); len(said) != 2 || !strings.Contains(said[0], `"it's" was changed or removed`) {
+			t.Errorf("differences %q", said)
+		}
 		if diff := cmp.Diff([]string{"it's", "new\nline"}, res.Outputs["changed"]); diff != "" {
 			t.Error(diff)
 		}

@@ -80,6 +80,11 @@ func (e *Executor) inspect(ctx context.Context, task *api.AgentTask, _ executor.
 		// systemd, has left no processes that could be counted.
 		outputs["running"] = processes > 0 || !left
 		outputs["processes"], outputs["changed"] = processes, changed
+		differences := make([]string, len(changed))
+		for i, name := range changed {
+			differences[i] = fmt.Sprintf("the file %q was changed or removed since it was deployed", name)
+		}
+		outputs["differences"] = differences
 	}
 	return deploy.Ended(ctx, task, started, outputs, nil), nil
 }
