@@ -176,21 +176,23 @@ func TestMarks(t *testing.T) {
 	if !fileExists("/proc/self/environ") {
 		t.Skip("processes' environments cannot be read here")
 	}
-	id := fmt.Sprint(time.Now().UnixNano())
-	c := sh("trap '' TERM; while :; do sleep 600; done")
-	c.Env = hook.Environ(map[string]string{hook.OfRelease: id})
+	id, deaf := fmt.Sprint(time.Now().UnixNano()), filepath.Join(t.TempDir(), "deaf")
+	c := sh(`trap '' TERM; : > "$DEAF"; while :; do sleep 600; done`)
+	c.Env = hook.Environ(map[string]string{hook.OfRelease: id, "DEAF": deaf})
 	done := make(chan error, 1)
 	go func() {
 		_, err := hook.Run(t.Context(), c, &lines{})
 		done <- err
 	}()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if hook.EndMarked(t.Context(), hook.OfRelease, id, 100*time.Millisecond) > 0 {
-			break
-		}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !fileExists(deaf); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("the marked process was not found")
+			t.Fatal("the marked process did not begin")
 		}
+	}
+	if hook.EndMarked(t.Context(), hook.OfRelease, id, 100*time.Millisecond) == 0 {
+		t.Fatal("the marked process was not found")
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err) // that it was ended is its exit code's to say
