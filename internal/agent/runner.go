@@ -157,9 +157,11 @@ func (r *runner) run(ctx context.Context, a *activeTask, t *api.AgentTask) {
 				"this agent has no executor for targets of kind %q: update it, or give the target another agent", t.Target.Kind))
 		}
 		if t.Credentials != nil {
-			if t.Payload, err = secret.Resolve(t.Payload, t.Credentials.Secrets); err != nil {
+			resolved := *t // the task itself stays as it came
+			if resolved.Payload, err = secret.Resolve(t.Payload, t.Credentials.Secrets); err != nil {
 				return deploy.Ended(ctx, t, time.Now(), nil, deploy.Fail(api.ErrInvalidPayload, "%w", err))
 			}
+			t = &resolved
 		}
 		env := r.env(a)
 		if r.artifacts != nil {

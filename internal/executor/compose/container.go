@@ -92,21 +92,25 @@ func (t *target) containers(ctx context.Context) ([]container, error) {
 // by the beginning of that one's id, and by its name.
 var halfway = regexp.MustCompile(`^([0-9a-f]{12})_(.+)$`)
 
-// settle puts right what a compose that was ended while it replaced a container
-// has left, and would stumble over: the one that was to come is removed. Where
-// the one before it is gone already it stays, under the name that it was to
-// get, because it has the other's volumes.
+// settle puts right what a compose that was ended while it replaced containers
+// has left, and would stumble over: what was to come is removed. Where what was
+// before is gone already it stays, under the name that it was to get, because it
+// has the other's volumes.
 func (t *target) settle(ctx context.Context) error {
 	all, err := t.containers(ctx)
 	if err != nil {
 		return err
+	}
+	names := map[string]bool{}
+	for i := range all {
+		names[all[i].name()] = true
 	}
 	for i := range all {
 		m := halfway.FindStringSubmatch(all[i].name())
 		if m == nil {
 			continue
 		}
-		if slices.ContainsFunc(all, func(c container) bool { return strings.HasPrefix(c.ID, m[1]) }) {
+		if names[m[2]] {
 			err = t.do(ctx, "rm", "--force", all[i].ID)
 		} else {
 			err = t.do(ctx, "rename", all[i].ID, m[2])
@@ -114,6 +118,7 @@ func (t *target) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		names[m[2]] = true
 	}
 	return nil
 }
