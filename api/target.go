@@ -32,7 +32,7 @@ type TargetConfig struct {
 	// Directory is where the target keeps what is deployed to it; absolute.
 	Directory string `json:"directory,omitempty" maxLength:"4096" doc:"host: the absolute folder that holds releases/ and current; compose: the project's folder; ssh: the folder on the remote host."`
 	// DockerHost is the engine's address as the agent sees it.
-	DockerHost string `json:"dockerHost,omitempty" maxLength:"1024" doc:"docker, compose: the engine, as in unix:///var/run/docker.sock; the agent's own when left out."`
+	DockerHost string `json:"dockerHost,omitempty" maxLength:"1024" doc:"docker, compose: the engine, as in unix:///var/run/docker.sock or ssh://user@host; the agent's own when left out."`
 	// Project is the name of a compose project.
 	Project string `json:"project,omitempty" maxLength:"128" doc:"compose: the project's name; made of the target's name when left out."`
 	// SSH is how a remote host is reached.

@@ -238,25 +238,28 @@ func (s *story) stella(ctx context.Context, want int, args ...string) error {
 }
 
 // visit gets the service's page and checks that the version greets that works.
+// What was started a moment ago may not listen yet.
 func (s *story) visit(ctx context.Context, url string) error {
 	const want = "hello from 1.0.0"
-	s.show.command("curl", url)
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	s.show.command("curl", "--retry", "10", "--retry-all-errors", url)
+	var have string
+	err := await(ctx, nil, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return fmt.Errorf("the service does not answer: %w", err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		have = strings.TrimSpace(string(body))
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("the service does not answer: %w", err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
-	if err != nil {
-		return err
-	}
-	have := strings.TrimSpace(string(body))
 	s.show.say("%s", s.show.io.OutStyle.Bold(out.Plain(have)))
 	if have != want {
 		return fmt.Errorf("%s says %q and should say %q", url, have, want)

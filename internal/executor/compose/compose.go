@@ -13,7 +13,8 @@
 // .stella-backup with what it replaces. The journal holds only names.
 //
 // The work is done by the docker program and its compose plugin, from version
-// 2 on; the package knows no server, no carrier and no library of Docker's.
+// 2 on. What is there is asked of the engine itself, which is many times faster
+// than a program that asks. The package knows no server and no carrier.
 package compose
 
 import (
@@ -28,6 +29,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 	"stella-ops.org/stella/internal/executor/files"
 	"stella-ops.org/stella/internal/executor/hook"
 )
@@ -48,6 +50,7 @@ type Options struct {
 // Executor serves targets of kind compose.
 type Executor struct {
 	host, docker, config string
+	engines              *engine.Engines
 }
 
 var _ executor.Executor = (*Executor)(nil)
@@ -69,8 +72,12 @@ func New(o Options) *Executor {
 			e.config = filepath.Join(home, ".docker")
 		}
 	}
+	e.engines = engine.New(e.host)
 	return e
 }
+
+// Close drops the connections to all engines.
+func (e *Executor) Close() error { return e.engines.Close() }
 
 // Kind is compose.
 func (e *Executor) Kind() string { return "compose" }

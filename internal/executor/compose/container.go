@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
 
 // The labels that compose puts on what it makes.
@@ -19,7 +19,7 @@ const (
 	labelOneOff  = "com.docker.compose.oneoff"
 )
 
-// container is what docker inspect says of one, as far as it matters here.
+// container is what the engine says of one, as far as it matters here.
 type container struct {
 	ID    string `json:"Id"`
 	Name  string
@@ -63,29 +63,15 @@ func (c *container) hasCheck() bool {
 // containers are those of the project's services, by service and name; those
 // that `compose run` made are not among them.
 func (t *target) containers(ctx context.Context) ([]container, error) {
-	for try := 1; ; try++ {
-		ids, err := t.ids(ctx, "ps", "--all", "--quiet", "--no-trunc", "--filter", "label="+labelProject+"="+t.project)
-		if err != nil || len(ids) == 0 {
-			return nil, err
-		}
-		var all []container
-		complaint, err := t.decode(ctx, &all, append([]string{"inspect", "--type", "container"}, ids...)...)
-		if err != nil {
-			return nil, err
-		}
-		if complaint != "" {
-			// One that is gone between the two calls.
-			if try < 5 {
-				continue
-			}
-			return nil, refused(api.ErrSwitchFailed, "look at the project's containers", complaint)
-		}
-		all = slices.DeleteFunc(all, func(c container) bool { return strings.EqualFold(c.Config.Labels[labelOneOff], "true") })
-		slices.SortFunc(all, func(a, b container) int {
-			return cmp.Or(cmp.Compare(a.service(), b.service()), cmp.Compare(a.Name, b.Name))
-		})
-		return all, nil
+	all, err := engine.Containers[container](ctx, t.engines, t.engine, labelProject+"="+t.project)
+	if err != nil {
+		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(c container) bool { return strings.EqualFold(c.Config.Labels[labelOneOff], "true") })
+	slices.SortFunc(all, func(a, b container) int {
+		return cmp.Or(cmp.Compare(a.service(), b.service()), cmp.Compare(a.Name, b.Name))
+	})
+	return all, nil
 }
 
 // halfway is how compose calls a container until it takes the place of another:
@@ -125,7 +111,7 @@ func (t *target) settle(ctx context.Context) error {
 
 // networks are the names of those that compose has made for the project.
 func (t *target) networks(ctx context.Context) ([]string, error) {
-	return t.ids(ctx, "network", "ls", "--format", "{{.Name}}", "--filter", "label="+labelProject+"="+t.project)
+	return engine.Networks(ctx, t.engines, t.engine, labelProject+"="+t.project)
 }
 
 // dropOldNetworks removes the networks of the old version that the new one does

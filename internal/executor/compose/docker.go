@@ -3,8 +3,6 @@ package compose
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -115,26 +113,6 @@ func (t *target) ids(ctx context.Context, args ...string) ([]string, error) {
 		return nil, refused(api.ErrSwitchFailed, "docker "+args[0], res.Tail)
 	}
 	return strings.Fields(out.String()), nil
-}
-
-// decode runs docker quietly for the JSON that it prints, which may be there
-// although docker complains: complaint is what it says then.
-func (t *target) decode(ctx context.Context, into any, args ...string) (complaint string, err error) {
-	var out bytes.Buffer
-	res, err := t.run(ctx, call{args: args, quiet: true, stdout: &out})
-	if err != nil {
-		return "", err
-	}
-	if res.ExitCode != 0 {
-		complaint = orNothing(strings.TrimSpace(res.Tail))
-		if away(complaint) {
-			return "", refused(api.ErrTargetUnreachable, "docker "+args[0], complaint)
-		}
-	}
-	if err := json.Unmarshal(out.Bytes(), into); err != nil && complaint == "" {
-		return "", fmt.Errorf("docker %s prints no JSON: %w", args[0], err)
-	}
-	return complaint, nil
 }
 
 // composeArgs are the arguments for compose to work on the project by the files in

@@ -15,14 +15,8 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
-
-// localImage is what docker inspect says of an image, as far as it matters
-// here.
-type localImage struct {
-	ID          string `json:"Id"`
-	RepoDigests []string
-}
 
 // pull gets the images that are not here. What is here by its digest is the
 // very image, so that a registry that is away does not stop what is there from
@@ -138,35 +132,33 @@ func (d *deployment) missing(ctx context.Context) ([]service, error) {
 
 // notPulled says why a service's image cannot be found after the pull.
 func (d *deployment) notPulled(ctx context.Context, s service) error {
-	var found []localImage
-	if _, err := d.decode(ctx, &found, "image", "inspect", s.Image); err != nil {
+	found, err := engine.Images(ctx, d.engines, d.target.engine, []string{s.Image})
+	if err != nil {
 		return err
 	}
 	if len(found) == 0 {
 		return deploy.Fail(api.ErrPullFailed, "%s was pulled for the service %s and is not here: somebody removes images, or the service has a pull_policy of never", s.Image, s.Name).Retry()
 	}
 	return deploy.Fail(api.ErrDigestMismatch,
-		"the engine has %v and not %s for the service %s; what was pulled is not what was released: find out who changed it", found[0].RepoDigests, s.Image, s.Name)
+		"the engine has %v and not %s for the service %s; what was pulled is not what was released: find out who changed it", found[s.Image].RepoDigests, s.Image, s.Name)
 }
 
 // imageIDs are the ids of those images of services that the engine has, by what
 // the services call them. An engine lists a digest for each repository that it
 // saw an image in; only the one of the service's own repository counts.
 func (t *target) imageIDs(ctx context.Context, services []service) (map[string]string, error) {
-	args := []string{"image", "inspect"}
-	for _, s := range services {
-		args = append(args, s.Image)
+	names := make([]string, len(services))
+	for i, s := range services {
+		names[i] = s.Image
 	}
-	var found []localImage
-	if _, err := t.decode(ctx, &found, args...); err != nil { // it complains of those that are missing
+	here, err := engine.Images(ctx, t.engines, t.engine, names)
+	if err != nil {
 		return nil, err
 	}
 	ids := map[string]string{}
-	for _, s := range services {
-		for _, img := range found {
-			if among(s.Image, img.RepoDigests) {
-				ids[s.Image] = img.ID
-			}
+	for name, img := range here {
+		if among(name, img.RepoDigests) {
+			ids[name] = img.ID
 		}
 	}
 	return ids, nil

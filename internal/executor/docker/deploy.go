@@ -13,6 +13,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 	"stella-ops.org/stella/internal/executor/hook"
 )
 
@@ -139,7 +140,7 @@ func (t *target) find(ctx context.Context, nameOrID string) (*container.InspectR
 	case cerrdefs.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, engineError(api.ErrSwitchFailed, err)
+		return nil, engine.Error(api.ErrSwitchFailed, err)
 	}
 	return &res.Container, nil
 }

@@ -10,17 +10,15 @@ package docker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 	"stella-ops.org/stella/internal/executor/hook"
 )
 
@@ -46,30 +44,16 @@ type Options struct {
 
 // Executor serves targets of kind docker.
 type Executor struct {
-	host string
-
-	mu      sync.Mutex
-	clients map[string]*client.Client // by address; "" is the default
+	engines *engine.Engines
 }
 
 var _ executor.Executor = (*Executor)(nil)
 
 // New makes the executor; it connects to nothing yet.
-func New(o Options) *Executor {
-	return &Executor{host: o.Host, clients: map[string]*client.Client{}}
-}
+func New(o Options) *Executor { return &Executor{engines: engine.New(o.Host)} }
 
 // Close drops the connections to all engines.
-func (e *Executor) Close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var all []error
-	for addr, c := range e.clients {
-		all = append(all, c.Close())
-		delete(e.clients, addr)
-	}
-	return errors.Join(all...)
-}
+func (e *Executor) Close() error { return e.engines.Close() }
 
 // Kind is docker.
 func (e *Executor) Kind() string { return "docker" }
@@ -78,7 +62,7 @@ func (e *Executor) Kind() string { return "docker" }
 func (e *Executor) Capabilities(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	c, err := e.client("")
+	c, err := e.engines.At("")
 	if err != nil {
 		return nil, err
 	}
@@ -91,36 +75,13 @@ func (e *Executor) Capabilities(ctx context.Context) ([]string, error) {
 	}, nil
 }
 
-// client returns the client for an address, which it makes once. API versions
-// are negotiated with the engine at the first request.
-func (e *Executor) client(addr string) (*client.Client, error) {
-	if addr == "" {
-		addr = e.host
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if c := e.clients[addr]; c != nil {
-		return c, nil
-	}
-	opts := []client.Opt{client.FromEnv}
-	if addr != "" {
-		opts = append(opts, client.WithHost(addr))
-	}
-	c, err := client.New(opts...)
-	if err != nil {
-		return nil, deploy.Fail(api.ErrInvalidPayload, "the engine's address %q cannot be used: %w", addr, err)
-	}
-	e.clients[addr] = c
-	return c, nil
-}
-
 // Run does a task; see executor.Executor.
 func (e *Executor) Run(ctx context.Context, task *api.AgentTask, env executor.Env) *api.TaskResult {
 	return deploy.Guard(ctx, task, func() *api.TaskResult {
 		started := time.Now()
 		res, err := e.run(ctx, task, env)
 		if err != nil {
-			return deploy.Ended(ctx, task, started, nil, engineError(api.ErrInternal, err))
+			return deploy.Ended(ctx, task, started, nil, engine.Error(api.ErrInternal, err))
 		}
 		return res
 	})
@@ -196,7 +157,7 @@ type target struct {
 }
 
 func (e *Executor) target(task *api.AgentTask, env executor.Env) (*target, error) {
-	c, err := e.client(task.Target.Config.DockerHost)
+	c, err := e.engines.At(task.Target.Config.DockerHost)
 	if err != nil {
 		return nil, err
 	}
@@ -213,18 +174,4 @@ func payload[P any](task *api.AgentTask) (*P, error) {
 		return nil, deploy.Fail(api.ErrInvalidPayload, "the payload of this %s task cannot be read: %w", task.Type, err)
 	}
 	return p, nil
-}
-
-// engineError gives an error of the engine its type: target_unreachable when
-// the engine did not answer, otherwise the given one. An error that has a type
-// keeps it.
-func engineError(errType string, err error) error {
-	var typed *deploy.Error
-	switch {
-	case err == nil, errors.As(err, &typed):
-		return err
-	case client.IsErrConnectionFailed(err), cerrdefs.IsUnavailable(err):
-		return deploy.Fail(api.ErrTargetUnreachable, "the Docker engine does not answer (%w); is it running, and may the agent use it?", err).Retry()
-	}
-	return deploy.Fail(errType, "%w", err)
 }

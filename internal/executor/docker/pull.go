@@ -15,6 +15,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
 
 // progressEvery is how often a pull says how far it is.
@@ -100,7 +101,7 @@ func pullError(img image, err error) error {
 	case denied:
 		return deploy.Fail(api.ErrPullFailed, "pull %s: the registry refuses it (%w); check the task's registry credentials", img, err)
 	case client.IsErrConnectionFailed(err):
-		return engineError(api.ErrPullFailed, err)
+		return engine.Error(api.ErrPullFailed, err)
 	case unknown && !strings.Contains(text, "no such host"):
 		return deploy.Fail(api.ErrDigestMismatch,
 			"the registry does not serve %s (%w): the digest is wrong, or the image was replaced or removed; nothing was touched", img, err)
@@ -117,7 +118,7 @@ func pullError(img image, err error) error {
 func (d *deployment) verify(ctx context.Context) error {
 	if d.state.Restoring != "" {
 		_, err := d.engine.ContainerInspect(ctx, d.state.Restoring, client.ContainerInspectOptions{})
-		return engineError(api.ErrSwitchFailed, err)
+		return engine.Error(api.ErrSwitchFailed, err)
 	}
 	img, err := parseImage(d.state.Image, d.state.Digest)
 	if err != nil {
@@ -125,7 +126,7 @@ func (d *deployment) verify(ctx context.Context) error {
 	}
 	found, err := d.engine.ImageInspect(ctx, img.String())
 	if err != nil {
-		return engineError(api.ErrPullFailed, err)
+		return engine.Error(api.ErrPullFailed, err)
 	}
 	if !img.among(found.RepoDigests) {
 		return deploy.Fail(api.ErrDigestMismatch,
@@ -140,7 +141,7 @@ func (d *deployment) verify(ctx context.Context) error {
 			if cerrdefs.IsNotFound(err) {
 				return deploy.Fail(api.ErrSwitchFailed, "there is no network %q on the engine; make it, or correct config.networks", name)
 			}
-			return engineError(api.ErrSwitchFailed, err)
+			return engine.Error(api.ErrSwitchFailed, err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
 
 // settings reads a container that Stella made back into the payload of a
@@ -18,7 +19,7 @@ import (
 func (t *target) settings(ctx context.Context, c *container.InspectResponse, repository, digest string) (*api.DeployPayload, error) {
 	from, err := t.engine.ImageInspect(ctx, c.Image)
 	if err != nil {
-		return nil, engineError(api.ErrSwitchFailed, err)
+		return nil, engine.Error(api.ErrSwitchFailed, err)
 	}
 	var imageEnv, imageCmd []string
 	var imageLabels map[string]string

@@ -16,6 +16,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
 
 // engineTimeout is how long the engine's calls of a switch may take together,
@@ -130,7 +131,7 @@ func (d *deployment) create(ctx context.Context) error {
 // switchError says what an engine's refusal means.
 func switchError(what string, err error) error {
 	if client.IsErrConnectionFailed(err) {
-		return engineError(api.ErrSwitchFailed, err)
+		return engine.Error(api.ErrSwitchFailed, err)
 	}
 	hint := ""
 	switch text := strings.ToLower(err.Error()); {
@@ -266,7 +267,7 @@ func (t *target) kept(ctx context.Context, name string) ([]keptContainer, error)
 		All: true, Filters: make(client.Filters).Add("name", name+"-previous-"),
 	})
 	if err != nil {
-		return nil, engineError(api.ErrSwitchFailed, err)
+		return nil, engine.Error(api.ErrSwitchFailed, err)
 	}
 	var found []keptContainer
 	for _, c := range all.Items {

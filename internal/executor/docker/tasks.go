@@ -15,6 +15,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 	"stella-ops.org/stella/internal/executor/healthcheck"
 	"stella-ops.org/stella/internal/executor/hook"
 	"stella-ops.org/stella/internal/executor/sticker"
@@ -161,7 +162,7 @@ func (t *target) execute(ctx context.Context) (*api.TaskResult, error) {
 			t.env.Log.Line("system", "the engine cannot end a command: it goes on in the container until it ends by itself")
 		}
 		if err != nil {
-			return nil, engineError(api.ErrCommandFailed, err)
+			return nil, engine.Error(api.ErrCommandFailed, err)
 		}
 		outputs := map[string]any{"exitCode": code}
 		if code != 0 {

@@ -15,6 +15,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor/artifact"
+	"stella-ops.org/stella/internal/executor/docker/engine"
 )
 
 // uploadState is what an upload keeps in the journal.
@@ -130,7 +131,7 @@ func (t *target) send(ctx context.Context, s *uploadState) error {
 	}
 	defer in.Close()
 	if _, err := t.engine.CopyToContainer(ctx, s.Container, client.CopyToContainerOptions{DestinationPath: "/", Content: in}); err != nil {
-		return engineError(api.ErrSwitchFailed, fmt.Errorf("put the files into the container %.12s: %w", s.Container, err))
+		return engine.Error(api.ErrSwitchFailed, fmt.Errorf("put the files into the container %.12s: %w", s.Container, err))
 	}
 	return nil
 }

@@ -1979,7 +1979,7 @@ type TargetConfig struct {
 	// Directory host: the absolute folder that holds releases/ and current; compose: the project's folder; ssh: the folder on the remote host.
 	Directory *string `json:"directory,omitempty"`
 
-	// DockerHost docker, compose: the engine, as in unix:///var/run/docker.sock; the agent's own when left out.
+	// DockerHost docker, compose: the engine, as in unix:///var/run/docker.sock or ssh://user@host; the agent's own when left out.
 	DockerHost *string `json:"dockerHost,omitempty"`
 
 	// Project compose: the project's name; made of the target's name when left out.
