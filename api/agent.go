@@ -19,6 +19,8 @@ type RegisterRequest struct {
 	Platform    string            `json:"platform,omitempty" maxLength:"50" doc:"linux, windows or docker."`
 	// EncryptionPublicKey is for payloads that only this agent can read.
 	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The agent's public key for sealed payloads, in base64."`
+	// CertificateLifeSeconds only shortens what the server would give.
+	CertificateLifeSeconds int `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
 }
 
 // RegisterResponse is an identity: the certificate for the key of the request
@@ -32,6 +34,30 @@ type RegisterResponse struct {
 	Config          AgentSettings `json:"config" doc:"What the server wants of the agent."`
 	ServerPublicKey string        `json:"serverPublicKey" doc:"The Ed25519 key that signs what the server sends, in base64."`
 }
+
+// CertificateRequest asks for an agent's next certificate: POST
+// /api/v1/agents/{id}/certificate, with the client certificate that the agent
+// has, or had until lately.
+type CertificateRequest struct {
+	_                      struct{} `json:"-" additionalProperties:"true"`
+	CSR                    string   `json:"csr" maxLength:"16384" doc:"A PKCS#10 certificate request in PEM, for a new key. Names in it are ignored."`
+	EncryptionPublicKey    string   `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The agent's new public key for sealed payloads, in base64; the one that it has stays when left out."`
+	CertificateLifeSeconds int      `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
+}
+
+// CertificateResponse is an agent's next certificate. The one before goes on
+// until a minute after the first use of this one.
+type CertificateResponse struct {
+	Certificate     string    `json:"certificate" doc:"The certificate and its issuer's, in PEM."`
+	CACertificate   string    `json:"caCertificate" doc:"The root certificates to trust, in PEM."`
+	NotAfter        time.Time `json:"notAfter" doc:"When it ends."`
+	ServerTime      time.Time `json:"serverTime" doc:"The server's clock, to measure skew by."`
+	ServerPublicKey string    `json:"serverPublicKey" doc:"The Ed25519 key that signs what the server sends, in base64."`
+}
+
+// CodeCertificateExpired is the code of the problem that an agent gets whose
+// certificate has ended, and who may get the next one by it.
+const CodeCertificateExpired = "certificate_expired"
 
 // AgentSettings is what the server tells every agent.
 type AgentSettings struct {

@@ -15,6 +15,8 @@ type RegistrationTokenRequest struct {
 	Labels       map[string]string `json:"labels,omitempty" doc:"Labels that the agent gets."`
 	TTLSeconds   int               `json:"ttlSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"The token's life; 900 when left out."`
 	MaxUses      int               `json:"maxUses,omitempty" minimum:"0" maximum:"100000" doc:"How many agents may register; 1 when left out."`
+	// CertificateLifeSeconds may not be longer than the server allows.
+	CertificateLifeSeconds int `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the agents' certificates are good; as the server, or the environment, says when left out."`
 }
 
 // RegistrationToken is a token as it is listed; the secret is in Token only in
@@ -34,9 +36,11 @@ type RegistrationToken struct {
 	Labels       map[string]string `json:"labels,omitempty" doc:"The labels that it gives."`
 	MaxUses      int               `json:"maxUses" doc:"How many agents may register with it."`
 	Uses         int               `json:"uses" doc:"How many have."`
-	CreatedBy    string            `json:"createdBy" doc:"The name of the API token that made it."`
-	CreatedAt    time.Time         `json:"createdAt" doc:"When it was made."`
-	ExpiresAt    time.Time         `json:"expiresAt" doc:"When it ends."`
+	// CertificateLifeSeconds is 0 when the server decides.
+	CertificateLifeSeconds int       `json:"certificateLifeSeconds,omitempty" doc:"How long its agents' certificates are good, when it says so."`
+	CreatedBy              string    `json:"createdBy" doc:"The name of the API token that made it."`
+	CreatedAt              time.Time `json:"createdAt" doc:"When it was made."`
+	ExpiresAt              time.Time `json:"expiresAt" doc:"When it ends."`
 }
 
 // RegistrationTokenList is the answer of GET /api/v1/admin/agent-tokens.

@@ -39,7 +39,10 @@ type Agent struct {
 	// Pace is how patient the agent is with what is between it and its server;
 	// tests have less time than the zero value stands for.
 	Pace Pace
+	// Clock is the machine's clock when it is not time.Now, for tests.
+	Clock func() time.Time
 
+	clock        clock
 	capabilities *capabilities
 	tail         obs.Tail // of Log, for collect-logs
 }
@@ -58,6 +61,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if cfg.Name == "" {
 		cfg.Name, _ = os.Hostname()
 	}
+	a.clock.machine = a.Clock
 	// The journal's lock also keeps a second agent off the folder.
 	j, err := journal.Open(filepath.Join(cfg.Data, journalFile))
 	if err != nil {
@@ -72,8 +76,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		ssh.New(ssh.Options{}), host.New(host.Options{}),
 	}
 	var conn *connector
+	var keep *keeper
 	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
-	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }), a.Log)
+	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*renewalReport, error) { return keep.Renew(ctx, force) }), a.Log)
 	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
 	a.capabilities.probe(ctx)
 
@@ -86,24 +91,33 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
 	}
 
-	client, err := a.client(a.Pace.handshake(), true)
+	server, err := newClients(cfg.Data, a.Pace.handshake(), a.clock.now)
 	if err != nil {
 		return err
 	}
-	store, err := newArtifactStore(client, id.ServerURL, id.AgentID)
+	run.calls = &calls{client: server.plain, server: id.ServerURL, agentID: id.AgentID, log: a.Log}
+	store, err := newArtifactStore(run.calls)
 	if err != nil {
 		return err
 	}
 	run.agentID, run.artifacts = id.AgentID, store.of
-	run.calls = &calls{client: client, server: id.ServerURL, agentID: id.AgentID, log: a.Log}
-	if err := run.recover(ctx); err != nil {
+	if conn, err = newConnector(a, id, server, run, commands); err != nil {
 		return err
 	}
-	if conn, err = newConnector(a, id, run, commands); err != nil {
+	keep = &keeper{agent: a, calls: run.calls, renewed: func() error {
+		defer conn.renewed()
+		return server.renew()
+	}}
+	run.calls.recover = func(ctx context.Context) error {
+		_, err := keep.Renew(ctx, true)
+		return err
+	}
+	if err := run.recover(ctx); err != nil {
 		return err
 	}
 	return daemon.Run(ctx,
 		daemon.Task{Name: "link", Run: conn.Run},
+		daemon.Task{Name: "certificate", Run: keep.Run},
 		daemon.Task{Name: "capabilities", Run: func(ctx context.Context) error { return a.watchCapabilities(ctx, conn) }},
 	)
 }
@@ -129,6 +143,9 @@ func (a *Agent) ensureIdentity(ctx context.Context) (*identity, error) {
 	// server that is away now will learn of the change at the next start.
 	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if err := a.recoverCertificate(short, id); err != nil {
+		a.Log.WarnContext(ctx, "the certificate ended while the agent was off, and there is no new one yet", "error", explain(err))
+	}
 	anew, err := a.register(short, "", id)
 	if err != nil {
 		a.Log.WarnContext(ctx, "what has changed about this agent could not be registered", "error", err)

@@ -26,14 +26,18 @@ type artifactStore struct {
 	client *http.Client
 	agent  *url.URL // this agent's own part of the API
 	stall  time.Duration
+	// token gets a token for all of the agent's tasks.
+	token func(ctx context.Context) (string, error)
 }
 
-func newArtifactStore(client *http.Client, serverURL, agentID string) (*artifactStore, error) {
-	base, err := url.Parse(serverURL)
+func newArtifactStore(server *calls) (*artifactStore, error) {
+	base, err := url.Parse(server.server)
 	if err != nil {
 		return nil, fmt.Errorf("server URL: %w", err)
 	}
-	return &artifactStore{client: client, agent: base.JoinPath("/api/v1/agents", url.PathEscape(agentID)), stall: artifactStall}, nil
+	return &artifactStore{
+		client: server.client, agent: base.JoinPath("/api/v1/agents", url.PathEscape(server.agentID)), stall: artifactStall, token: server.token,
+	}, nil
 }
 
 // of returns the store as one task may read it.
@@ -50,6 +54,23 @@ var _ artifact.Source = (*taskArtifacts)(nil)
 
 // Open implements artifact.Source.
 func (s *taskArtifacts) Open(ctx context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	body, err := s.open(ctx, s.token, digest, offset)
+	if !errors.Is(err, errTokenRefused) {
+		return body, err
+	}
+	// A task's own token belongs to the certificate that the agent had when it
+	// got the task.
+	token, tokenErr := s.artifactStore.token(ctx)
+	if tokenErr != nil {
+		return nil, deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: get a token: %w", digest, tokenErr).Retry()
+	}
+	return s.open(ctx, token, digest, offset)
+}
+
+// errTokenRefused is in the error of a request whose token was refused.
+var errTokenRefused = errors.New("the token was refused")
+
+func (s *taskArtifacts) open(ctx context.Context, token, digest string, offset int64) (io.ReadCloser, error) {
 	at := s.agent.JoinPath("tasks", url.PathEscape(s.taskID), "artifacts", digest)
 	fail := func(format string, args ...any) *deploy.Error {
 		return deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: %w", digest, fmt.Errorf(format, args...))
@@ -63,7 +84,7 @@ func (s *taskArtifacts) Open(ctx context.Context, digest string, offset int64) (
 		return nil, fail("%w", plain(err))
 	}
 	req.Header.Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	req.Header.Set("Authorization", "Bearer "+s.token)
+	req.Header.Set("Authorization", "Bearer "+token)
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
@@ -83,18 +104,23 @@ func (s *taskArtifacts) Open(ctx context.Context, digest string, offset int64) (
 		return http.NoBody, body.Close()
 	}
 	defer body.Close()
-	e := fail("%s", refusal(res))
+	said, code := refusal(res)
+	if res.StatusCode == http.StatusUnauthorized && code == "token_refused" {
+		return nil, fail("%w: %s", errTokenRefused, said)
+	}
+	e := fail("%s", said)
 	e.Retriable = res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusRequestTimeout
 	return nil, e
 }
 
-// refusal is what the server says of its answer that is no content.
-func refusal(res *http.Response) string {
+// refusal is what the server says of its answer that is no content, and the
+// code of it, if it has one.
+func refusal(res *http.Response) (said, code string) {
 	var p api.Problem
 	if json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&p) == nil && p.Detail != "" {
-		return fmt.Sprintf("the server answered %d: %s", res.StatusCode, p.Detail)
+		return fmt.Sprintf("the server answered %d: %s", res.StatusCode, p.Detail), p.Code
 	}
-	return "the server answered " + res.Status
+	return "the server answered " + res.Status, ""
 }
 
 // plain takes the URL, which says nothing new, out of an error of net/http.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,7 +25,7 @@ func source(t *testing.T, stall time.Duration, h http.HandlerFunc) *taskArtifact
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	s, err := newArtifactStore(server.Client(), server.URL+"/", "agent 1")
+	s, err := newArtifactStore(&calls{client: server.Client(), server: server.URL + "/", agentID: "agent 1", log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ const drainedWords = "drained by a command"
 
 // builtins are the commands that the agent can do itself. The others of the
 // built-in types are for an executable.
-func (a *Agent) builtins(run *runner, changed func()) map[string]command.Builtin {
+func (a *Agent) builtins(run *runner, changed func(), renew func(ctx context.Context, force bool) (*renewalReport, error)) map[string]command.Builtin {
 	return map[string]command.Builtin{
 		"drain": func(_ context.Context, payload json.RawMessage) (any, error) {
 			if err := a.drain(payload); err != nil {
@@ -48,6 +48,17 @@ func (a *Agent) builtins(run *runner, changed func()) map[string]command.Builtin
 				return nil, fmt.Errorf("the payload of ssh-scan is an object with a host, and a port and jumps if there are any: %w", err)
 			}
 			return ssh.Scan(ctx, &req)
+		},
+		"renew-certificate": func(ctx context.Context, payload json.RawMessage) (any, error) {
+			var p struct {
+				Force bool `json:"force"`
+			}
+			if len(payload) > 0 {
+				if err := json.Unmarshal(payload, &p); err != nil {
+					return nil, fmt.Errorf("the payload of renew-certificate is an object with an optional force, true or false: %w", err)
+				}
+			}
+			return renew(ctx, p.Force)
 		},
 		"collect-logs": func(_ context.Context, payload json.RawMessage) (any, error) { return a.collectLogs(payload) },
 	}

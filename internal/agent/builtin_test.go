@@ -20,7 +20,7 @@ import (
 func ordered(t *testing.T, a *Agent, kind, payload string) (map[string]any, error) {
 	t.Helper()
 	changed := 0
-	all := a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() { changed++ })
+	all := a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() { changed++ }, nil)
 	v, err := all[kind](t.Context(), json.RawMessage(payload))
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func TestCollectLogsFits(t *testing.T) {
 			a.Log.InfoContext(t.Context(), "a line", "text", strings.Repeat(text, 2000))
 		}
 		a.Log.InfoContext(t.Context(), "the last")
-		r := command.NewRunner("", a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() {}), slog.New(slog.DiscardHandler))
+		r := command.NewRunner("", a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() {}, nil), slog.New(slog.DiscardHandler))
 		r.Take(commandOf("collect-logs", `{"lines":10000}`))
 		<-r.Dirty()
 		var ack *stellav1.CommandAck
@@ -164,7 +164,7 @@ func TestServerHearsOfTheDrainFirst(t *testing.T) {
 		a := testAgent(t)
 		run := newRunner(nil, nil, a.Config.Data, 1, a.Log)
 		var c *connector
-		commands := command.NewRunner("", a.builtins(run, func() { c.beatNow() }), a.Log)
+		commands := command.NewRunner("", a.builtins(run, func() { c.beatNow() }, nil), a.Log)
 		c = &connector{agent: a, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		conn := &recorder{ctx: ctx, ended: make(chan error, 1)}
@@ -182,7 +182,7 @@ func TestServerHearsOfTheDrainFirst(t *testing.T) {
 				}
 			}
 		}
-		err := c.send(ctx, conn, time.Hour, conn.ended)
+		err := c.send(ctx, conn, time.Hour, conn.ended, &handover{connector: c})
 		cancel()
 		if got := fmt.Sprint(conn.said); got != "[heartbeat heartbeat:drained answer]" {
 			t.Fatalf("round %d: it said %s, %v", round, got, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -24,6 +25,8 @@ type calls struct {
 	server  string
 	agentID string
 	log     *slog.Logger
+	// recover gets a new certificate when the one that the agent has has ended.
+	recover func(ctx context.Context) error
 }
 
 // patient is how long an unanswered call may take before it is made again.
@@ -34,13 +37,19 @@ const patient = 30 * time.Second
 // says that another agent has the target by now, it is an error for good.
 func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (*api.Credentials, error) {
 	path := "/api/v1/agents/" + url.PathEscape(c.agentID) + "/tasks/" + url.PathEscape(taskID) + "/credentials"
+	recovered := false
 	for try := 0; ; try++ {
 		out := &api.Credentials{}
 		err := c.post(ctx, path, api.CredentialsRequest{Attempt: attempt}, out)
 		if err == nil {
 			return out, nil
 		}
-		if p, ok := errors.AsType[*api.Problem](err); ok && p.Status < 500 && p.Status != http.StatusTooManyRequests {
+		p, ok := errors.AsType[*api.Problem](err)
+		if ok && p.Code == api.CodeCertificateExpired && !recovered && c.recover(ctx) == nil {
+			recovered = true
+			continue
+		}
+		if ok && p.Status < 500 && p.Status != http.StatusTooManyRequests && p.Code != api.CodeCertificateExpired {
 			return nil, deploy.Fail(api.ErrRollbackFailed, "the server does not give out the credentials of task %s again: %w", taskID, err)
 		}
 		wait := backoff(time.Second, try, 0)
@@ -54,18 +63,34 @@ func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (
 	}
 }
 
+// token gets a token for the task endpoints, bound to the certificate that the
+// agent has now.
+func (c *calls) token(ctx context.Context) (string, error) {
+	var out api.AgentToken
+	err := c.post(ctx, "/api/v1/agents/token", nil, &out)
+	return out.Token, err
+}
+
+// post sends in as JSON, if there is any, and reads the answer into out. It
+// makes one attempt.
 func (c *calls) post(ctx context.Context, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
-	data, err := json.Marshal(in)
+	var body io.Reader = http.NoBody
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.server, "/")+path, body)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.server, "/")+path, bytes.NewReader(data))
-	if err != nil {
-		return err
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("Content-Type", "application/json")
 	res, err := c.client.Do(req)
 	if err != nil {
 		return err

@@ -26,6 +26,8 @@ type Config struct {
 	Transport            string        `name:"transport" default:"auto" help:"auto, websocket, grpc or poll; auto begins with the leanest and takes the next when it does not get through"`
 	PollInterval         time.Duration `name:"poll-interval" default:"2s" help:"how often to ask for tasks when polling"`
 	CommandsDir          string        `name:"commands-dir" help:"folder with an executable for each type of command that the agent's user adds; commands.d in the data folder when left out"`
+	CertAutoRenew        bool          `name:"cert-auto-renew" default:"true" help:"renew the certificate when it is time"`
+	CertRenewalThreshold time.Duration `name:"cert-renewal-threshold" default:"168h" help:"how long before its end to renew the certificate; never later than when two thirds of its life are over"`
 	DockerHost           string        `name:"docker-host" help:"the Docker Engine's address; the usual socket when left out"`
 	CPUPercent           int           `name:"limit-cpu" default:"0" help:"CPU use in percent above which no new task is taken; 0 is no limit"`
 	MemoryPercent        int           `name:"limit-memory" default:"0" help:"the same for memory"`

@@ -31,33 +31,30 @@ type connector struct {
 	carriers []link.Carrier
 	log      *slog.Logger
 	beat     chan struct{} // a heartbeat is wanted now
+	anew     chan struct{} // the certificate is another: the link is to be made anew
 
 	usage    usageMeter
 	failures int          // in a row, over all carriers; owned by Run
 	window   atomic.Int64 // what the server last said of how to spread, in milliseconds
+
+	taking  sync.Mutex // while a task is taken over a link, or a hello says which were
+	handing bool       // the link is being handed over: tasks come over the next one
+	missed  bool       // one that came over this one was left for the next
 }
 
-func newConnector(a *Agent, id *identity, run *runner, commands *command.Runner) (*connector, error) {
-	client, err := a.client(a.Pace.handshake(), true)
+func newConnector(a *Agent, id *identity, server *clients, run *runner, commands *command.Runner) (*connector, error) {
+	ws, err := link.NewWebSocket(server.upgrading, id.ServerURL, id.AgentID)
 	if err != nil {
 		return nil, err
 	}
-	upgrading, err := a.client(a.Pace.handshake(), false)
+	poll, err := link.NewPoll(server.plain, id.ServerURL, id.AgentID, a.Config.PollInterval)
 	if err != nil {
 		return nil, err
 	}
-	ws, err := link.NewWebSocket(upgrading, id.ServerURL, id.AgentID)
-	if err != nil {
-		return nil, err
-	}
-	poll, err := link.NewPoll(client, id.ServerURL, id.AgentID, a.Config.PollInterval)
-	if err != nil {
-		return nil, err
-	}
-	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1)}
+	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1), anew: make(chan struct{}, 1)}
 	// The leanest first, as measured by the server's memory for an agent that
 	// says nothing.
-	for _, carrier := range []link.Carrier{ws, link.NewGRPC(client, id.ServerURL), poll} {
+	for _, carrier := range []link.Carrier{ws, link.NewGRPC(server.plain, id.ServerURL), poll} {
 		if a.Config.Transport == "auto" || a.Config.Transport == carrier.Name() {
 			c.carriers = append(c.carriers, carrier)
 		}
@@ -66,10 +63,15 @@ func newConnector(a *Agent, id *identity, run *runner, commands *command.Runner)
 }
 
 // beatNow asks for a heartbeat out of turn.
-func (c *connector) beatNow() {
+func (c *connector) beatNow() { ring(c.beat) }
+
+// renewed has the link made anew with the certificate that the agent has now.
+func (c *connector) renewed() { ring(c.anew) }
+
+func ring(bell chan struct{}) {
 	select {
-	case c.beat <- struct{}{}:
-	default: // one is asked for already
+	case bell <- struct{}{}:
+	default: // it rings already
 	}
 }
 
@@ -87,12 +89,18 @@ func (c *connector) Run(ctx context.Context) error {
 	current, tries := 0, 0
 	lesserFor := c.agent.Pace.lesserFirst()
 	good := 0 // what to come back to while better carriers are tried again
+	var next *standing
 	for ctx.Err() == nil {
 		carrier := c.carriers[current]
 		began := time.Now()
-		connected, err := c.connect(ctx, carrier, lesserFor)
+		var connected bool
+		var err error
+		connected, next, err = c.connect(ctx, carrier, next, lesserFor)
 		if ctx.Err() != nil {
 			break
+		}
+		if next != nil {
+			continue
 		}
 		switch {
 		case errors.Is(err, errTryBest):
@@ -131,7 +139,11 @@ func (c *connector) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+		case <-c.anew: // the old certificate may have been what was in the way
 		}
+	}
+	if next != nil {
+		next.close()
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.agent.Config.DrainTimeout)
 	defer cancel()
@@ -159,38 +171,74 @@ func backoff(base time.Duration, failures int, window time.Duration) time.Durati
 // errTryBest ends a connection over a lesser carrier.
 var errTryBest = errors.New("the best carrier is tried again")
 
-// connect runs one connection until it ends, and reports whether it stood. A
-// lesser carrier's connection ends after a while with errTryBest.
-func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor time.Duration) (connected bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// standing is a connection whose welcome has come.
+type standing struct {
+	link.Conn
+	carrier link.Carrier
+	welcome *stellav1.Welcome
+	cancel  context.CancelFunc
+}
+
+func (s *standing) close() {
+	s.Close()
+	s.cancel()
+}
+
+// dial opens a connection, which stands until it is closed or ctx ends.
+func (c *connector) dial(ctx context.Context, carrier link.Carrier) (*standing, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &standing{carrier: carrier, cancel: cancel}
+	c.taking.Lock()
+	held := c.run.held()
+	c.taking.Unlock()
 	conn, err := carrier.Dial(ctx, &stellav1.Hello{
 		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
-		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: c.run.held(), SentAt: timestamppb.Now(), Commands: true, //nolint:gosec // at most 1000
+		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: held, SentAt: timestamppb.New(c.agent.clock.now()), Commands: true, //nolint:gosec // at most 1000
 		NotAccepting: c.agent.drained(),
 	})
 	if err != nil {
-		return false, err
+		cancel()
+		return nil, err
 	}
-	defer conn.Close()
-
+	s.Conn = conn
 	// A dial that is swallowed on the way must not hang for ever.
 	patience := time.AfterFunc(20*time.Second, conn.Close)
 	first, err := conn.Recv()
 	if !patience.Stop() && err == nil {
 		err = context.DeadlineExceeded
 	}
+	if err == nil && first.GetWelcome() == nil {
+		err = errors.New("the server did not begin with a welcome")
+	}
 	if err != nil {
-		return false, err
+		s.close()
+		return nil, err
 	}
-	welcome := first.GetWelcome()
-	if welcome == nil {
-		return false, errors.New("the server did not begin with a welcome")
+	s.welcome = first.GetWelcome()
+	return s, nil
+}
+
+// connect runs one connection until it ends, and reports whether it stood: the
+// one that stands already, or one that it dials. A lesser carrier's connection
+// ends after a while with errTryBest. When the certificate was renewed, it ends
+// only when the next one stands, which it returns.
+func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *standing, lesserFor time.Duration) (connected bool, next *standing, err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if conn == nil {
+		c.handOver(false)
+		if conn, err = c.dial(parent, carrier); err != nil {
+			return false, nil, err
+		}
 	}
+	defer conn.close()
+	c.handOver(false)
+	welcome := conn.welcome
 	c.window.Store(welcome.GetReconnectWindowMs())
 	c.log.InfoContext(ctx, "connected", "server", welcome.GetServer(), "transport", carrier.Name())
-	if skew := time.Since(welcome.GetServerTime().AsTime()); skew.Abs() > 30*time.Second {
-		c.log.WarnContext(ctx, "this machine's clock and the server's differ", "difference", skew.Round(time.Second).String())
+	if at := welcome.GetServerTime(); at != nil {
+		c.agent.clock.compare(ctx, c.log, at.AsTime())
 	}
 	c.run.reconnected()
 	c.commands.Reconnected()
@@ -201,17 +249,18 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, lesserFor
 		best := time.AfterFunc(lesserFor, func() { cancel(errTryBest) })
 		defer best.Stop()
 	}
-	err = c.send(ctx, conn, time.Duration(welcome.GetHeartbeatIntervalMs())*time.Millisecond, received)
+	h := &handover{connector: c, parent: parent, carrier: carrier}
+	err = c.send(ctx, conn, time.Duration(welcome.GetHeartbeatIntervalMs())*time.Millisecond, received, h)
 	if errors.Is(context.Cause(ctx), errTryBest) {
 		err = errTryBest
 	}
-	conn.Close()
-	return true, err
+	next = h.settle()
+	return true, next, err
 }
 
 // send is the only one to write to the connection: heartbeats when they are
 // due, and whatever the runner has.
-func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Duration, received <-chan error) error {
+func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Duration, received <-chan error, h *handover) error {
 	if interval <= 0 {
 		interval = 30 * time.Second
 	}
@@ -238,6 +287,12 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 		case <-c.beat:
 			if err := conn.Send(c.heartbeat(ctx)); err != nil {
 				return errors.Join(err, afterSend(received))
+			}
+		case <-c.anew:
+			h.begin()
+		case <-h.done:
+			if over, err := h.over(ctx); over {
+				return err
 			}
 		case <-c.run.dirty:
 			if err := c.run.flush(conn.Send); err != nil {
@@ -283,7 +338,7 @@ func (c *connector) heartbeat(ctx context.Context) *stellav1.ConnectRequest {
 	}
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{
 		Status: string(status), ResourceUsageJson: raw, Running: c.run.held(), Capabilities: c.agent.capabilities.names(),
-		NotAccepting: cmp.Or(c.agent.drained(), overLimit(&c.agent.Config, usage)), SentAt: timestamppb.Now(),
+		NotAccepting: cmp.Or(c.agent.drained(), overLimit(&c.agent.Config, usage)), SentAt: timestamppb.New(c.agent.clock.now()),
 	}}}
 }
 
@@ -300,7 +355,7 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 			if err := json.Unmarshal(f.Task.GetTaskJson(), &t); err != nil {
 				return fmt.Errorf("decode a task: %w", err)
 			}
-			if err := c.run.assign(ctx, &t); err != nil {
+			if err := c.take(ctx, &t); err != nil {
 				// Not begun: the server hands it out again when this
 				// connection is made anew, and the disk may be well then.
 				return err

@@ -37,8 +37,10 @@ type Issued struct {
 	ChainPEM    string
 	Fingerprint string // SHA-256 of the certificate, in hex
 	Serial      string
-	NotBefore   time.Time
-	NotAfter    time.Time
+	// PublicKeyHash is the SHA-256 of the key's DER that it is for, in hex.
+	PublicKeyHash string
+	NotBefore     time.Time
+	NotAfter      time.Time
 }
 
 // Issuer signs certificates.
@@ -47,7 +49,7 @@ type Issuer interface {
 	// wrong with it is a fault of kind Invalid.
 	ParseCSR(pem string) (*Request, error)
 	// IssueAgent signs a client certificate for an agent.
-	IssueAgent(req *Request, tenant, agentID string) (*Issued, error)
+	IssueAgent(req *Request, tenant, agentID string, life time.Duration) (*Issued, error)
 	// Pin is the SHA-256 of the root's public key.
 	Pin() [sha256.Size]byte
 }
@@ -59,6 +61,9 @@ type Enrolment struct {
 	Resume  bool // the agent exists and takes its identity up again
 	Cert    Issued
 	At      time.Time
+	// ForgetBefore is until when a certificate of the agent's may have ended to
+	// be forgotten.
+	ForgetBefore time.Time
 }
 
 // Errors that the store gives back from Enrol.
@@ -92,23 +97,39 @@ type Store interface {
 	// records its certificate, all or nothing. Resuming by a token ends the
 	// agent's older certificates.
 	Enrol(ctx context.Context, e *Enrolment) error
+	// Renew records another certificate of an agent, which is pending until it
+	// is adopted, and the agent's encryption key when it has a new one. An agent
+	// that was revoked is a fault of kind Forbidden, a missing one NotFound.
+	Renew(ctx context.Context, r *Renewal) error
+	// Adopt makes a pending certificate its agent's current one: those that
+	// were issued before it end at the given time. It reports whether it did;
+	// of many that try, one does.
+	Adopt(ctx context.Context, fingerprint string, endOthers time.Time) (bool, error)
 	// Agent returns the agent with that id, or else with that name.
 	Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agent, error)
+}
+
+// Notifier tells every server that an agent changed, and people what became of
+// it.
+type Notifier interface {
+	AgentChanged(tenant, agentID string)
+	event.Publisher
 }
 
 // Service makes tokens and registers agents. It is safe for concurrent use.
 type Service struct {
 	store  Store
 	issuer Issuer
+	policy Policy
 	audit  access.Auditor
-	events event.Publisher
+	notify Notifier
 	now    func() time.Time
 	log    *slog.Logger
 }
 
 // NewService returns a service over a store.
-func NewService(store Store, issuer Issuer, audit access.Auditor, events event.Publisher, now func() time.Time, log *slog.Logger) *Service {
-	return &Service{store: store, issuer: issuer, audit: audit, events: events, now: now, log: log}
+func NewService(store Store, issuer Issuer, policy Policy, audit access.Auditor, notify Notifier, now func() time.Time, log *slog.Logger) *Service {
+	return &Service{store: store, issuer: issuer, policy: policy, audit: audit, notify: notify, now: now, log: log}
 }
 
 // CreateToken makes a token and returns it with its secret text, which is not
@@ -137,6 +158,10 @@ func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.Re
 	if ttl < 0 || ttl > MaxTTL {
 		return nil, "", fault.InvalidField("body.ttlSeconds", "a token lives at most 30 days")
 	}
+	life := time.Duration(req.CertificateLifeSeconds) * time.Second
+	if err := s.policy.check("body.certificateLifeSeconds", life); err != nil {
+		return nil, "", err
+	}
 	uses := max(req.MaxUses, 1)
 	if uses > 1 && (req.Name != "" || req.AgentID != "") {
 		return nil, "", fault.InvalidField("body.maxUses", "a token that binds a name or an id registers one agent only")
@@ -146,7 +171,7 @@ func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.Re
 	t := &Token{
 		ID: uuid.Must(uuid.NewV7()).String(), TenantID: tenant, Hash: hash,
 		Name: req.Name, AgentID: req.AgentID, Environment: req.Environment, Group: req.Group, Cluster: req.Cluster,
-		Platform: req.Platform, Capabilities: req.Capabilities, Labels: req.Labels,
+		Platform: req.Platform, Capabilities: req.Capabilities, Labels: req.Labels, CertificateLife: life,
 		MaxUses: uses, CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(ttl),
 	}
 	return t, text, s.store.InsertToken(ctx, t)
@@ -262,7 +287,7 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	}
 	now := s.now()
 	a := describe(&req, csr, tok.TenantID, now)
-	a.Cluster, a.AllowedCapabilities = tok.Cluster, tok.Capabilities
+	a.Cluster, a.AllowedCapabilities, a.CertificateLife = tok.Cluster, tok.Capabilities, tok.CertificateLife
 	a.Bound = fleet.Bound{Group: tok.Group, Platform: tok.Platform, Labels: tok.Labels}
 	e := &Enrolment{TokenID: tok.ID, Agent: a, At: now}
 	if a.ID == "" {
@@ -285,7 +310,7 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 		e.Resume = true
 		keep(a, old)
 	}
-	return s.enrol(ctx, c, e, csr)
+	return s.enrol(ctx, c, e, csr, req.CertificateLifeSeconds)
 }
 
 func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequest, csr *Request) (*Registration, error) {
@@ -306,21 +331,26 @@ func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequ
 	now := s.now()
 	a := describe(&req, csr, c.TenantID, now)
 	a.ID, a.Name, a.Environment, a.Cluster = old.ID, old.Name, old.Environment, old.Cluster
-	a.AllowedCapabilities, a.Bound = old.AllowedCapabilities, old.Bound
+	a.AllowedCapabilities, a.Bound, a.CertificateLife = old.AllowedCapabilities, old.Bound, old.CertificateLife
 	a.Group, a.Platform = cmp.Or(a.Bound.Group, a.Group), cmp.Or(a.Bound.Platform, a.Platform)
 	keep(a, old)
 	if len(a.Bound.Labels) > 0 {
 		a.Labels = withLabels(a.Labels, a.Bound.Labels)
 	}
-	return s.enrol(ctx, c, &Enrolment{Agent: a, Resume: true, At: now}, csr)
+	return s.enrol(ctx, c, &Enrolment{Agent: a, Resume: true, At: now}, csr, req.CertificateLifeSeconds)
 }
 
-func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Request) (*Registration, error) {
+func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Request, askedSeconds int) (*Registration, error) {
 	a := e.Agent
 	if err := s.unambiguous(ctx, a); err != nil {
 		return nil, err
 	}
-	issued, err := s.issuer.IssueAgent(csr, a.TenantID, a.ID)
+	life, err := s.policy.life(a, askedSeconds)
+	if err != nil {
+		return nil, err
+	}
+	e.ForgetBefore = e.At.Add(-s.policy.Recovery)
+	issued, err := s.issuer.IssueAgent(csr, a.TenantID, a.ID, life)
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +374,10 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
 		Remote: c.Remote, Outcome: "ok", Detail: a.Name,
 	})
-	s.events.Publish(a.TenantID, api.Event{At: a.UpdatedAt, Kind: api.EventAgentRegistered, AgentID: a.ID, AgentName: a.Name})
+	if e.Resume {
+		s.notify.AgentChanged(a.TenantID, a.ID) // a link over a certificate that has ended is cut
+	}
+	s.notify.Publish(a.TenantID, api.Event{At: a.UpdatedAt, Kind: api.EventAgentRegistered, AgentID: a.ID, AgentName: a.Name})
 	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
 	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
 }

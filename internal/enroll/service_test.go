@@ -53,7 +53,7 @@ func newBench(t *testing.T) *bench {
 	clock := func() time.Time { return b.now }
 	ca, err := pki.Load(t.Context(), b.store, box, pki.Options{}, clock)
 	b.must(err)
-	b.Service = enroll.NewService(b.store, ca, b, b, clock, slog.New(slog.DiscardHandler))
+	b.Service = enroll.NewService(b.store, ca, policy, b, b, clock, slog.New(slog.DiscardHandler))
 	return b
 }
 
@@ -63,6 +63,14 @@ func (b *bench) must(err error) {
 		b.t.Fatal(err)
 	}
 }
+
+// policy is what the tests' installation allows.
+var policy = enroll.Policy{
+	Life: 90 * 24 * time.Hour, MaxLife: 365 * 24 * time.Hour, ByEnvironment: map[string]time.Duration{"dev": 24 * time.Hour}, Recovery: 90 * 24 * time.Hour,
+}
+
+// AgentChanged implements enroll.Notifier.
+func (*bench) AgentChanged(string, string) {}
 
 // Publish implements event.Publisher.
 func (*bench) Publish(string, ...api.Event) {}
@@ -313,8 +321,8 @@ func TestResume(t *testing.T) {
 	if a.Lifecycle != api.LifecycleInactive || !a.CreatedAt.Equal(old.CreatedAt) || a.Labels["k"] != "v" {
 		t.Errorf("what people decided was not kept: %+v", a)
 	}
-	if _, revoked, err := b.store.CertificateAgent(t.Context(), old.CertificateFingerprint); err != nil || !revoked {
-		t.Errorf("the old certificate still works: %v, %v", revoked, err)
+	if c, err := b.store.Credential(t.Context(), old.CertificateFingerprint); err != nil || !c.Ended(b.now) {
+		t.Errorf("the old certificate still works: %+v, %v", c, err)
 	}
 
 	// By its current key it registers anew, and only itself.

@@ -29,6 +29,9 @@ type Token struct {
 	Platform     string
 	Capabilities []string
 	Labels       map[string]string
+	// CertificateLife is how long its agents' certificates are good; 0 leaves
+	// it to the server.
+	CertificateLife time.Duration
 
 	MaxUses   int
 	Uses      int

@@ -45,6 +45,9 @@ type Agent struct {
 	PublicKeyHash          string
 	CertificateFingerprint string
 	CertificateNotAfter    time.Time
+	// CertificateLife is how long the agent's certificates are good, as its
+	// token said; 0 leaves it to the server.
+	CertificateLife time.Duration
 
 	// What the last heartbeat said.
 	LastHeartbeat  time.Time
@@ -64,6 +67,19 @@ type Bound struct {
 	Platform string            `json:"platform,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 }
+
+// Credential is a client certificate as the server knows it.
+type Credential struct {
+	Agent *Agent
+	// EndsAt is when it was, or will be, ended before its time, by a
+	// revocation or by a newer one; zero when it is not.
+	EndsAt time.Time
+	// Pending says that it was issued as a renewal and has not been used yet.
+	Pending bool
+}
+
+// Ended reports whether the certificate was ended before its time.
+func (c *Credential) Ended(now time.Time) bool { return !c.EndsAt.IsZero() && !now.Before(c.EndsAt) }
 
 // Status is the one word that a list shows. Online is an agent that people
 // want, that is heard, and that says it is well.

@@ -32,6 +32,10 @@ type Store interface {
 	// SetLifecycle changes the life cycle from one of the given states and
 	// reports whether it did; to the same state it reports false.
 	SetLifecycle(ctx context.Context, tenant, id string, from []api.Lifecycle, to api.Lifecycle, at time.Time) (bool, error)
+	// Credential returns what is known of a client certificate, by the SHA-256
+	// of the certificate in hex; nil when it is unknown, as it is after its
+	// agent was deleted.
+	Credential(ctx context.Context, fingerprint string) (*Credential, error)
 	// DeleteAgent removes the agent and its certificates.
 	DeleteAgent(ctx context.Context, tenant, id string) error
 	// RecordHeartbeats stores a batch and returns the agents that came back
@@ -75,6 +79,12 @@ func (s *Service) List(ctx context.Context, tenant string, f Filter) ([]*Agent, 
 		return nil, err
 	}
 	return s.store.Agents(ctx, tenant, f)
+}
+
+// Credential returns what is known of a client certificate, by the SHA-256 of
+// the certificate in hex; nil when nobody knows it, as after a deletion.
+func (s *Service) Credential(ctx context.Context, fingerprint string) (*Credential, error) {
+	return s.store.Credential(ctx, fingerprint)
 }
 
 // Update changes what people may change of an agent and returns it.

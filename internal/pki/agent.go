@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
@@ -39,8 +41,16 @@ func (a *Authority) ParseCSR(text string) (*enroll.Request, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fault.InvalidField("body.csr", "its signature does not fit its key")
 	}
-	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
-	return &enroll.Request{DER: block.Bytes, PublicKeyHash: hex.EncodeToString(sum[:])}, nil
+	return &enroll.Request{DER: block.Bytes, PublicKeyHash: keyHash(csr.RawSubjectPublicKeyInfo)}, nil
+}
+
+// KeyHash is the SHA-256 of a certificate's public key (SubjectPublicKeyInfo),
+// in hex.
+func KeyHash(c *x509.Certificate) string { return keyHash(c.RawSubjectPublicKeyInfo) }
+
+func keyHash(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
 }
 
 func goodKey(key any) error {
@@ -60,9 +70,11 @@ func goodKey(key any) error {
 	return fault.InvalidField("body.csr", "its kind of key is not taken: use ECDSA P-256 or P-384, Ed25519, or RSA of 3072 bits and more")
 }
 
-// IssueAgent signs a client certificate for an agent. The subject, the SPIFFE
-// id and the validity are the server's alone.
-func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string) (*enroll.Issued, error) {
+// IssueAgent signs a client certificate for an agent, good for a time. The
+// subject and the SPIFFE id are the server's alone. It begins a little in the
+// past, for clocks that differ; a short one by a tenth of its life, so that an
+// agent can tell from it when two thirds of its life are over.
+func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string, life time.Duration) (*enroll.Issued, error) {
 	csr, err := x509.ParseCertificateRequest(req.DER)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for agent %s: %w", agentID, err)
@@ -72,7 +84,7 @@ func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string) (*en
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: agentID},
 		URIs:         []*url.URL{a.spiffeID(tenant, agentID)},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(a.agentLife),
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(life),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
@@ -82,7 +94,7 @@ func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string) (*en
 		return nil, fmt.Errorf("issue certificate for agent %s: %w", agentID, err)
 	}
 	return &enroll.Issued{
-		ChainPEM: certPEM(der) + a.intermediatePEM, Fingerprint: Fingerprint(der), Serial: tmpl.SerialNumber.Text(16),
+		ChainPEM: certPEM(der) + a.intermediatePEM, Fingerprint: Fingerprint(der), Serial: tmpl.SerialNumber.Text(16), PublicKeyHash: req.PublicKeyHash,
 		NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter,
 	}, nil
 }
@@ -101,6 +113,31 @@ func (a *Authority) AgentOf(cert *x509.Certificate) (tenant, agentID string, ok 
 		return "", "", false
 	}
 	return parts[2], parts[4], true
+}
+
+// VerifyAgent checks a client's certificate as the handshake would: that this
+// authority issued it to an agent. One that has ended passes, so that the agent
+// is told so in words, and may recover; whoever lets an agent in must look at
+// the time himself.
+func (a *Authority) VerifyAgent(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	leaf, at := cs.PeerCertificates[0], a.now()
+	if at.After(leaf.NotAfter) {
+		at = leaf.NotAfter
+	}
+	between := x509.NewCertPool()
+	for _, c := range cs.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: a.ClientCAs(), Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("client certificate: %w", err)
+	}
+	return nil
 }
 
 // Fingerprint is the SHA-256 of a certificate's DER, in hex.

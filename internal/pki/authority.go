@@ -32,8 +32,6 @@ const (
 	rootLife         = 20 * 365 * 24 * time.Hour
 	intermediateLife = 5 * 365 * 24 * time.Hour
 	serverLife       = 90 * 24 * time.Hour
-	// DefaultAgentLife is how long an agent's certificate is good.
-	DefaultAgentLife = 90 * 24 * time.Hour
 	backdate         = time.Minute
 )
 
@@ -55,7 +53,6 @@ type Sealer interface {
 // Authority signs certificates. It is safe for concurrent use.
 type Authority struct {
 	trustDomain string
-	agentLife   time.Duration
 	now         func() time.Time
 
 	root         *x509.Certificate
@@ -64,6 +61,7 @@ type Authority struct {
 	signing      ed25519.PrivateKey
 
 	rootPEM, intermediatePEM string
+	clients                  *x509.CertPool
 
 	mu      sync.Mutex
 	servers map[string]*serverCert // by the names that a certificate is for
@@ -86,8 +84,6 @@ type Options struct {
 	// TrustDomain is the domain of the agents' SPIFFE ids; it is fixed when
 	// the authority is made.
 	TrustDomain string
-	// AgentLife is how long agents' certificates are good.
-	AgentLife time.Duration
 }
 
 // Load opens the installation's authority, and makes it when there is none.
@@ -121,14 +117,11 @@ func Load(ctx context.Context, keys KeyStore, box Sealer, opts Options, now func
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return nil, fmt.Errorf("load certificate authority: %w", err)
 	}
-	return open(&b, opts, now)
+	return open(&b, now)
 }
 
-func open(b *bundle, opts Options, now func() time.Time) (*Authority, error) {
-	a := &Authority{trustDomain: b.TrustDomain, agentLife: opts.AgentLife, now: now, servers: map[string]*serverCert{}}
-	if a.agentLife == 0 {
-		a.agentLife = DefaultAgentLife
-	}
+func open(b *bundle, now func() time.Time) (*Authority, error) {
+	a := &Authority{trustDomain: b.TrustDomain, now: now, servers: map[string]*serverCert{}}
 	var err error
 	if a.root, err = x509.ParseCertificate(b.RootCert); err != nil {
 		return nil, fmt.Errorf("root certificate: %w", err)
@@ -151,6 +144,8 @@ func open(b *bundle, opts Options, now func() time.Time) (*Authority, error) {
 		return nil, errors.New("the key bundle holds keys of another kind")
 	}
 	a.rootPEM, a.intermediatePEM = certPEM(b.RootCert), certPEM(b.IntermediateCrt)
+	a.clients = a.Roots()
+	a.clients.AddCert(a.intermediate)
 	return a, nil
 }
 
@@ -226,12 +221,8 @@ func (a *Authority) Roots() *x509.CertPool {
 }
 
 // ClientCAs is the pool by which a server knows agents: the root, and the
-// intermediate, for clients that send their leaf alone.
-func (a *Authority) ClientCAs() *x509.CertPool {
-	pool := a.Roots()
-	pool.AddCert(a.intermediate)
-	return pool
-}
+// intermediate, for clients that send their leaf alone. It must not be changed.
+func (a *Authority) ClientCAs() *x509.CertPool { return a.clients }
 
 // serial returns a random serial number of 127 bits.
 func serial() *big.Int {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // PinnedConfig returns a TLS configuration for a client that knows nothing of
@@ -14,16 +15,18 @@ import (
 // contain a root with that pin, and be good for the server's name under it.
 // The chain is checked in full; only where trust comes from is different.
 //
-// got, when not nil, is called with the root once the chain is verified.
-func PinnedConfig(pin [sha256.Size]byte, serverName string, got func(root *x509.Certificate)) *tls.Config {
+// now is the clock to check it by; got, when not nil, is called with the root
+// once the chain is verified.
+func PinnedConfig(pin [sha256.Size]byte, serverName string, now func() time.Time, got func(root *x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ServerName: serverName,
+		Time:       now,
 		// The verification is in VerifyConnection, which also runs on
 		// resumed sessions.
 		InsecureSkipVerify: true, //nolint:gosec // verified against the pin below
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			root, err := verifyPinned(pin, serverName, cs.PeerCertificates)
+			root, err := verifyPinned(pin, serverName, now(), cs.PeerCertificates)
 			if err == nil && got != nil {
 				got(root)
 			}
@@ -32,7 +35,7 @@ func PinnedConfig(pin [sha256.Size]byte, serverName string, got func(root *x509.
 	}
 }
 
-func verifyPinned(pin [sha256.Size]byte, serverName string, chain []*x509.Certificate) (*x509.Certificate, error) {
+func verifyPinned(pin [sha256.Size]byte, serverName string, now time.Time, chain []*x509.Certificate) (*x509.Certificate, error) {
 	if len(chain) == 0 {
 		return nil, errors.New("the server presented no certificate")
 	}
@@ -53,7 +56,7 @@ func verifyPinned(pin [sha256.Size]byte, serverName string, chain []*x509.Certif
 	if root == nil {
 		return nil, errors.New("the server is not the one that made the token: no certificate that it presented has the token's pin; check the address, and that nothing between here and there ends TLS")
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: serverName, Roots: roots, Intermediates: inter})
+	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: serverName, Roots: roots, Intermediates: inter, CurrentTime: now})
 	if err != nil {
 		return nil, fmt.Errorf("the server's certificate: %w", err)
 	}

@@ -28,6 +28,9 @@ import (
 )
 
 // keys is a KeyStore in memory.
+// agentLife is how long the certificates of these tests are good.
+const agentLife = 90 * 24 * time.Hour
+
 type keys struct {
 	mu   sync.Mutex
 	kept map[string][]byte
@@ -146,7 +149,7 @@ func TestKeyPolicy(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		issued, err := a.IssueAgent(req, "t", "a")
+		issued, err := a.IssueAgent(req, "t", "a", agentLife)
 		must(t, err)
 		der, err := x509.MarshalPKIXPublicKey(c.key.Public())
 		must(t, err)
@@ -236,7 +239,7 @@ func TestNamesInRequestsAreIgnored(t *testing.T) {
 		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}, // CA:TRUE
 	}))
 	must(t, err)
-	issued, err := a.IssueAgent(req, "default", "agent-1")
+	issued, err := a.IssueAgent(req, "default", "agent-1", agentLife)
 	must(t, err)
 	certs := chain(t, issued.ChainPEM)
 	leaf := certs[0]
@@ -249,7 +252,7 @@ func TestNamesInRequestsAreIgnored(t *testing.T) {
 	if !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) || leaf.KeyUsage != x509.KeyUsageDigitalSignature {
 		t.Errorf("uses %v, %v", leaf.ExtKeyUsage, leaf.KeyUsage)
 	}
-	if !leaf.NotAfter.Equal(c.at.Add(DefaultAgentLife)) || !leaf.NotBefore.Equal(c.at.Add(-backdate)) ||
+	if !leaf.NotAfter.Equal(c.at.Add(agentLife)) || !leaf.NotBefore.Equal(c.at.Add(-backdate)) ||
 		!issued.NotAfter.Equal(leaf.NotAfter) || issued.Fingerprint != Fingerprint(leaf.Raw) || leaf.SerialNumber.Text(16) != issued.Serial {
 		t.Errorf("the record %+v is not of the certificate, valid from %s to %s", issued, leaf.NotBefore, leaf.NotAfter)
 	}
@@ -328,7 +331,7 @@ func TestLoadGivesOneAuthority(t *testing.T) {
 	}
 	req, err := all[1].ParseCSR(csr(t, ec(t, elliptic.P256()), &x509.CertificateRequest{}))
 	must(t, err)
-	issued, err := all[1].IssueAgent(req, "t", "a")
+	issued, err := all[1].IssueAgent(req, "t", "a", agentLife)
 	must(t, err)
 	if _, err := chain(t, issued.ChainPEM)[0].Verify(x509.VerifyOptions{Roots: late.ClientCAs(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Errorf("what one signs another does not know: %v", err)
@@ -404,7 +407,7 @@ func TestPinnedVerification(t *testing.T) {
 	}
 	req, err := a.ParseCSR(csr(t, ec(t, elliptic.P256()), &x509.CertificateRequest{}))
 	must(t, err)
-	issued, err := a.IssueAgent(req, "t", "stella.example.com")
+	issued, err := a.IssueAgent(req, "t", "stella.example.com", agentLife)
 	must(t, err)
 	agentLeaf := chain(t, issued.ChainPEM)[0]
 	for _, tc := range []struct {
@@ -434,7 +437,7 @@ func TestPinnedVerification(t *testing.T) {
 		{"an agent that plays server", "stella.example.com", a.Pin(), []*x509.Certificate{agentLeaf, good[1], good[2]}, false},
 	} {
 		var got *x509.Certificate
-		cfg := PinnedConfig(tc.pin, tc.server, func(root *x509.Certificate) { got = root })
+		cfg := PinnedConfig(tc.pin, tc.server, c.now, func(root *x509.Certificate) { got = root })
 		err := cfg.VerifyConnection(tls.ConnectionState{PeerCertificates: tc.chain})
 		if (err == nil) != tc.ok {
 			t.Errorf("%s: %v", tc.name, err)
@@ -464,7 +467,7 @@ func TestPinnedHandshake(t *testing.T) {
 			done <- conn.HandshakeContext(t.Context())
 			_ = server.Close()
 		}()
-		conn := tls.Client(client, PinnedConfig(pin, "127.0.0.1", nil))
+		conn := tls.Client(client, PinnedConfig(pin, "127.0.0.1", c.now, nil))
 		if err := conn.HandshakeContext(t.Context()); (err == nil) != right {
 			t.Errorf("right pin %v: %v", right, err)
 		}
@@ -491,7 +494,7 @@ func FuzzParseCSR(f *testing.F) {
 			return
 		}
 		var issued *enroll.Issued
-		if issued, err = a.IssueAgent(req, "t", "a"); err != nil {
+		if issued, err = a.IssueAgent(req, "t", "a", agentLife); err != nil {
 			t.Fatalf("taken, and then not signed: %v", err)
 		}
 		leaf := chain(t, issued.ChainPEM)[0]

@@ -11,29 +11,33 @@ import (
 	"strings"
 	"time"
 
+	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
 )
 
 // Config is all that can be set of a server: by flag, by environment, or in a
 // file.
 type Config struct {
-	Data              string        `name:"data" default:"stella-data" help:"folder for the database, keys and the first admin token"`
-	Listen            string        `name:"listen" default:":8443" help:"address to listen on"`
-	Advertise         string        `name:"advertise" help:"URL by which agents and people reach the server; https://<host name>:<port> when left out"`
-	Database          string        `name:"database" help:"postgres://… URL; an SQLite file in the data folder when left out"`
-	NATS              string        `name:"nats" help:"nats://… URL of a cluster that several servers share; a bus inside the process when left out"`
-	MasterKeyFile     string        `name:"master-key-file" help:"file with the key that encrypts secrets at rest; master.key in the data folder when left out"`
-	TrustDomain       string        `name:"trust-domain" default:"stella.local" help:"domain of the agents' SPIFFE ids; fixed at the first start"`
-	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"how often agents report"`
-	StaleAfter        time.Duration `name:"stale-after" default:"90s" help:"silence after which an agent is stale"`
-	DeadAfter         time.Duration `name:"dead-after" default:"5m" help:"time after which a stale agent is dead"`
-	TaskLease         time.Duration `name:"task-lease" default:"2m" help:"silence about a task after which its agent is taken to have lost it"`
-	AgentCertLife     time.Duration `name:"agent-cert-life" default:"2160h" help:"validity of agents' certificates"`
-	ReconnectRate     int           `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
-	MaxArtifactSize   string        `name:"max-artifact-size" default:"2GiB" help:"how large one artifact may be, as in 500MiB or 10GiB"`
-	ArtifactGrace     time.Duration `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
-	LogFormat         string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
-	LogLevel          string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
+	Data              string            `name:"data" default:"stella-data" help:"folder for the database, keys and the first admin token"`
+	Listen            string            `name:"listen" default:":8443" help:"address to listen on"`
+	Advertise         string            `name:"advertise" help:"URL by which agents and people reach the server; https://<host name>:<port> when left out"`
+	Database          string            `name:"database" help:"postgres://… URL; an SQLite file in the data folder when left out"`
+	NATS              string            `name:"nats" help:"nats://… URL of a cluster that several servers share; a bus inside the process when left out"`
+	MasterKeyFile     string            `name:"master-key-file" help:"file with the key that encrypts secrets at rest; master.key in the data folder when left out"`
+	TrustDomain       string            `name:"trust-domain" default:"stella.local" help:"domain of the agents' SPIFFE ids; fixed at the first start"`
+	HeartbeatInterval time.Duration     `name:"heartbeat-interval" default:"30s" help:"how often agents report"`
+	StaleAfter        time.Duration     `name:"stale-after" default:"90s" help:"silence after which an agent is stale"`
+	DeadAfter         time.Duration     `name:"dead-after" default:"5m" help:"time after which a stale agent is dead"`
+	TaskLease         time.Duration     `name:"task-lease" default:"2m" help:"silence about a task after which its agent is taken to have lost it"`
+	AgentCertLife     time.Duration     `name:"agent-cert-life" default:"2160h" help:"validity of agents' certificates"`
+	AgentCertLifeEnv  map[string]string `name:"agent-cert-life-env" help:"environment=duration, as in dev=24h: another validity for the agents of an environment; may be repeated"`
+	AgentCertLifeMax  time.Duration     `name:"agent-cert-life-max" default:"8760h" help:"the longest validity that a registration token, an environment or an agent's request gets"`
+	CertRecovery      time.Duration     `name:"cert-recovery" default:"2160h" help:"for how long after the end of its certificate an agent may still get a new one by it, as when it was switched off; 0 is not at all"`
+	ReconnectRate     int               `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
+	MaxArtifactSize   string            `name:"max-artifact-size" default:"2GiB" help:"how large one artifact may be, as in 500MiB or 10GiB"`
+	ArtifactGrace     time.Duration     `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
+	LogFormat         string            `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
+	LogLevel          string            `name:"log-level" default:"info" help:"debug, info, warn or error"`
 }
 
 func (c *Config) validate() error {
@@ -63,10 +67,36 @@ func (c *Config) validate() error {
 	if c.ArtifactGrace < 0 {
 		return fmt.Errorf("artifact-grace: %s is less than nothing", c.ArtifactGrace)
 	}
-	if c.AgentCertLife < 10*time.Second {
-		return fmt.Errorf("agent-cert-life: %s is too short to work with", c.AgentCertLife)
+	_, err := c.certificatePolicy()
+	return err
+}
+
+// certificatePolicy is what agents' certificates may be.
+func (c *Config) certificatePolicy() (enroll.Policy, error) {
+	p := enroll.Policy{Life: c.AgentCertLife, MaxLife: c.AgentCertLifeMax, ByEnvironment: map[string]time.Duration{}, Recovery: c.CertRecovery}
+	if p.MaxLife == 0 {
+		p.MaxLife = p.Life
 	}
-	return nil
+	good := func(setting string, life time.Duration) error {
+		if life < enroll.MinLife || life > p.MaxLife {
+			return fmt.Errorf("%s: certificates live from %s to %s (agent-cert-life-max), not %s", setting, enroll.MinLife, p.MaxLife, life)
+		}
+		return nil
+	}
+	if err := good("agent-cert-life", p.Life); err != nil {
+		return p, err
+	}
+	for env, text := range c.AgentCertLifeEnv {
+		life, err := time.ParseDuration(text)
+		if err != nil {
+			return p, fmt.Errorf("agent-cert-life-env: %q is no duration: write it as in %s=24h", text, env)
+		}
+		if err := good("agent-cert-life-env: "+env, life); err != nil {
+			return p, err
+		}
+		p.ByEnvironment[env] = life
+	}
+	return p, nil
 }
 
 // maxArtifactBytes is 0 when nothing is said.

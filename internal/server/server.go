@@ -63,6 +63,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
+	certificates, err := cfg.certificatePolicy()
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
@@ -79,7 +83,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { _ = st.Close() }() // everything committed is durable already
-	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain, AgentLife: cfg.AgentCertLife}, now)
+	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain}, now)
 	if err != nil {
 		return err
 	}
@@ -105,7 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 	audit := &auditor{store: st, log: log}
 	agents := fleet.NewService(st, wake, now)
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
-	enrolment := enroll.NewService(st, ca, audit, wake, now, log)
+	enrolment := enroll.NewService(st, ca, certificates, audit, wake, now, log)
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, box, targets.UsersOfSecret, now)
 	news := &taskNews{Bus: wake}
@@ -121,7 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 	ready := &readiness{check: st.Ping}
 
 	api := rest.New(rest.Deps{
-		Access: accounts, Audit: audit, Certs: st, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
+		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
@@ -191,8 +195,10 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13,
-			ClientAuth: tls.VerifyClientCertIfGiven,
-			ClientCAs:  ca.ClientCAs(),
+			// Whose certificate has ended is told so in words, and may recover.
+			ClientAuth:       tls.RequestClientCert,
+			ClientCAs:        ca.ClientCAs(),
+			VerifyConnection: ca.VerifyAgent,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 				return ca.ServerCertificate(names)
 			},

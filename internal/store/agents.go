@@ -93,16 +93,13 @@ func (s *Store) DeleteAgent(ctx context.Context, tenant, id string) error {
 	})
 }
 
-// CertificateAgent returns the agent that a client certificate was issued to,
-// by the SHA-256 of the certificate in hex, and whether that certificate was
-// revoked. The agent is nil when the certificate is unknown, as it is after
-// its agent was deleted.
-func (s *Store) CertificateAgent(ctx context.Context, fingerprint string) (agent *fleet.Agent, revoked bool, err error) {
+// Credential implements fleet.Store.
+func (s *Store) Credential(ctx context.Context, fingerprint string) (*fleet.Credential, error) {
 	row, ok, err := one(s.read().CertificateAgent(ctx, fingerprint))
 	if err != nil || !ok {
-		return nil, false, s.explain(ctx, "read certificate", err)
+		return nil, s.explain(ctx, "read certificate", err)
 	}
-	return agentOf(&row.Agent), !row.CertificateRevokedAt.IsZero(), nil
+	return &fleet.Credential{Agent: agentOf(&row.Agent), EndsAt: row.CertificateRevokedAt.Time, Pending: row.CertificatePending}, nil
 }
 
 func agentExists(ctx context.Context, q *db.Queries, tenant, id string) error {
@@ -125,7 +122,8 @@ func agentOf(r *db.Agent) *fleet.Agent {
 		Labels: r.Labels.V, Capabilities: r.Capabilities.V, AllowedCapabilities: r.AllowedCapabilities.V, Bound: r.Bound.V, Routes: r.Routes.V,
 		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
 		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
-		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
+		CertificateLife: time.Duration(r.CertificateLifeMs) * time.Millisecond,
+		LastHeartbeat:   r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
 		ResourceUsage: r.ResourceUsage.V, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
 	}
 }

@@ -20,6 +20,7 @@ func (s *Store) InsertToken(ctx context.Context, t *enroll.Token) error {
 			Capabilities: column.Strings{V: t.Capabilities}, Labels: column.Labels{V: t.Labels},
 			MaxUses: int64(t.MaxUses), Uses: int64(t.Uses), CreatedBy: t.CreatedBy,
 			CreatedAt: column.At(t.CreatedAt), ExpiresAt: column.At(t.ExpiresAt), RevokedAt: column.At(t.RevokedAt),
+			CertificateLifeMs: t.CertificateLife.Milliseconds(),
 		})
 	})
 }
@@ -129,7 +130,7 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 		TenantID: a.TenantID, ID: a.ID, Name: a.Name, Version: a.Version, GroupName: a.GroupName, Environment: a.Environment,
 		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, AllowedCapabilities: a.AllowedCapabilities, Bound: a.Bound, Routes: a.Routes,
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
-		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt,
+		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt, CertificateLifeMs: a.CertificateLifeMs,
 	})
 	if err != nil {
 		return err
@@ -147,15 +148,14 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 			return err
 		}
 	}
-	return q.PruneCertificates(ctx, db.PruneCertificatesParams{AgentID: a.ID, At: column.At(e.At)})
+	return q.PruneCertificates(ctx, db.PruneCertificatesParams{AgentID: a.ID, EndedBefore: column.At(e.ForgetBefore)})
 }
 
 // certify records the certificate, and what the token gave to the key.
 func certify(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
-	if err := q.InsertCertificate(ctx, db.InsertCertificateParams{
-		Fingerprint: e.Cert.Fingerprint, AgentID: e.Agent.ID, TenantID: e.Agent.TenantID, Serial: e.Cert.Serial,
-		NotBefore: column.At(e.Cert.NotBefore), NotAfter: column.At(e.Cert.NotAfter), CreatedAt: column.At(e.At),
-	}); err != nil {
+	// Without a token it is a renewal: the agent may never get it.
+	renewed := e.Resume && e.TokenID == ""
+	if err := q.InsertCertificate(ctx, certificateRow(e.Agent, &e.Cert, renewed, e.At)); err != nil {
 		return err
 	}
 	if e.TokenID == "" {
@@ -184,6 +184,7 @@ func tokenOf(r *db.RegistrationToken) *enroll.Token {
 		Environment: r.Environment, Group: r.GroupName, Cluster: r.Cluster, Platform: r.Platform,
 		Capabilities: r.Capabilities.V, Labels: r.Labels.V, MaxUses: int(r.MaxUses), Uses: int(r.Uses),
 		CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.Time, ExpiresAt: r.ExpiresAt.Time, RevokedAt: r.RevokedAt.Time,
+		CertificateLife: time.Duration(r.CertificateLifeMs) * time.Millisecond,
 	}
 }
 
@@ -198,5 +199,6 @@ func agentRow(a *fleet.Agent) db.InsertAgentParams {
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: column.At(a.CertificateNotAfter),
 		LastHeartbeat: column.At(a.LastHeartbeat), ReportedStatus: a.ReportedStatus, NotAccepting: a.NotAccepting,
 		ResourceUsage: column.Usage{V: a.ResourceUsage}, CreatedAt: column.At(a.CreatedAt), UpdatedAt: column.At(a.UpdatedAt),
+		CertificateLifeMs: a.CertificateLife.Milliseconds(),
 	}
 }

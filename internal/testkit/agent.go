@@ -24,6 +24,7 @@ func (cp *ControlPlane) StartAgent(name string, change ...func(*agent.Config)) *
 	a := &Agent{t: cp.t, Config: agent.Config{
 		Data: cp.t.TempDir(), Server: cp.URL, Name: name, MaxConcurrentTasks: 5, Transport: "auto",
 		ReconnectBackoff: 100 * time.Millisecond, MaxReconnectAttempts: 10, PollInterval: 100 * time.Millisecond, DrainTimeout: 5 * time.Second,
+		CertAutoRenew: true, CertRenewalThreshold: 7 * 24 * time.Hour,
 	}}
 	for _, c := range change {
 		c(&a.Config)

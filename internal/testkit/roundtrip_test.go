@@ -292,6 +292,17 @@ var tripsOfAgents = []row{
 		err = w.call(w.Context(), w.transport, http.MethodPost, "/api/v1/agents/register", map[string]string{api.HeaderProtocolVersion: "99"}, req, nil)
 		w.refused(err, 400, "protocol_version")
 	}, ""},
+	{"agent.renew", func(w *trip) {
+		req := api.CertificateRequest{CSR: csr(w, newKey(w)), CertificateLifeSeconds: 3600}
+		var got api.CertificateResponse
+		w.ok(w.call(w.Context(), w.agents, http.MethodPost, w.me("/certificate"), nil, req, &got))
+		if left := time.Until(got.NotAfter); left < 50*time.Minute || left > time.Hour {
+			w.Errorf("it lives for %s", left)
+		}
+		w.refused(w.call(w.Context(), w.agents, http.MethodPost, w.me("/certificate"), nil, api.CertificateRequest{CSR: csr(w, w.agent.key)}, nil), 422, "invalid")
+		w.refused(w.call(w.Context(), w.agents, http.MethodPost, "/api/v1/agents/another/certificate", nil, req, nil), 403, "not_your_identity")
+		w.refused(w.call(w.Context(), w.transport, http.MethodPost, w.me("/certificate"), nil, req, nil), 401, "certificate_missing")
+	}, ""},
 	{"agent.token", func(w *trip) {
 		var got api.AgentToken
 		w.ok(w.call(w.Context(), w.agents, http.MethodPost, "/api/v1/agents/token", nil, nil, &got))

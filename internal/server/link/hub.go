@@ -205,6 +205,10 @@ func (h *Hub) checkLinks() (links int) {
 			s.close(slowReader())
 			continue
 		}
+		if why := s.proof.outlived(now); why != nil {
+			s.close(why)
+			continue
+		}
 		p, ok := s.conn.(pinger)
 		if !ok {
 			continue
@@ -217,6 +221,11 @@ func (h *Hub) checkLinks() (links int) {
 		}
 	}
 	links = len(h.sessions)
+	for _, s := range h.streams {
+		if s.proof.outlived(now) != nil {
+			s.Close()
+		}
+	}
 	h.mu.Unlock()
 	for _, p := range ping {
 		go p.Ping()
@@ -335,7 +344,7 @@ func (h *Hub) agentChanged(tenant, agentID string) {
 				s.close(err)
 			}
 		}
-		if stream != nil && !h.welcome(ctx, tenant, agentID) {
+		if stream != nil && !h.welcome(ctx, tenant, stream.proof) {
 			stream.Close()
 		}
 	}()
@@ -368,8 +377,11 @@ func serverStopping() error {
 	return fault.New(fault.Unavailable, "server_stopping", "the server is stopping: connect again")
 }
 
+// codeReplaced is why a link ended whose agent has opened another.
+const codeReplaced = "link_replaced"
+
 func linkReplaced(agentID string) error {
-	return fault.New(fault.Conflict, "link_replaced", "a newer connection of agent %s has replaced this one", agentID)
+	return fault.New(fault.Conflict, codeReplaced, "a newer connection of agent %s has replaced this one", agentID)
 }
 
 // newID names a link or a stream; of two, the greater is the newer.

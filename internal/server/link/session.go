@@ -28,6 +28,7 @@ type session struct {
 	id      string // of this session, on whatever server
 	tenant  string
 	agentID string
+	proof   *proof
 	ctx     context.Context // ends with the session
 	cancel  context.CancelCauseFunc
 	atWork  sync.WaitGroup // the writer and the dispatcher
@@ -97,7 +98,7 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 	s := &session{
 		hub: h, conn: conn, id: newID(), tenant: agent.TenantID, agentID: agent.ID, window: h.ReconnectWindow().Milliseconds(),
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
-		notAccepting: hello.GetNotAccepting(),
+		notAccepting: hello.GetNotAccepting(), proof: proofOf(agent),
 	}
 	// Nothing is claimed before it is known what the agent holds: it would go
 	// out twice.
@@ -141,7 +142,9 @@ func (s *session) leave(ctx context.Context) error {
 	if f := fault.As(reason); f != nil {
 		said = f.Message
 	}
-	s.hub.tell(s, api.EventAgentDisconnected, said)
+	if f := fault.As(reason); f == nil || f.Code != codeReplaced {
+		s.hub.tell(s, api.EventAgentDisconnected, said) // the agent has another link otherwise
+	}
 	return knownOnly(reason)
 }
 
@@ -362,6 +365,8 @@ func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cp := *a
+	// What the link proves itself by, whatever the agent has got since.
+	cp.CertificateFingerprint, cp.CertificateNotAfter = s.proof.fingerprint, s.proof.notAfter
 	if s.agent != nil && (capabilities == nil || slices.Equal(capabilities, s.agent.Capabilities)) {
 		capabilities = s.agent.Capabilities
 	}
@@ -381,6 +386,9 @@ func (s *session) refresh(ctx context.Context) error {
 	}
 	if a.Lifecycle == api.LifecycleRevoked {
 		return fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", a.Name)
+	}
+	if err := s.hub.look(ctx, s.proof); err != nil {
+		return err
 	}
 	s.setAgent(a, nil)
 	s.wakeUp()

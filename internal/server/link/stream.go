@@ -21,6 +21,7 @@ type stream struct {
 	agentID string
 	id      string
 	opened  time.Time
+	proof   *proof
 
 	mu     sync.Mutex
 	pushed []string // the last commands that went this way
@@ -32,7 +33,7 @@ const maxStreamQueue = 64
 // OpenStream opens an agent's stream of events. The caller reads it until it is
 // done, and ends it with leave; slow says that its reader took nothing in time.
 func (h *Hub) OpenStream(a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error) {
-	s := &stream{Stream: live.NewStream(maxStreamQueue), tenant: a.TenantID, agentID: a.ID, id: newID(), opened: h.now()}
+	s := &stream{Stream: live.NewStream(maxStreamQueue), tenant: a.TenantID, agentID: a.ID, id: newID(), opened: h.now(), proof: proofOf(a)}
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
@@ -93,10 +94,10 @@ func (h *Hub) Dropped() int64 { return h.dropped.Load() }
 
 // welcome reports whether an agent may still be connected. While the store is
 // away, it may.
-func (h *Hub) welcome(ctx context.Context, tenant, agentID string) bool {
-	a, err := h.agents.Get(ctx, tenant, agentID)
+func (h *Hub) welcome(ctx context.Context, tenant string, p *proof) bool {
+	a, err := h.agents.Get(ctx, tenant, p.agentID)
 	if err != nil {
 		return fault.KindOf(err) != fault.NotFound
 	}
-	return a.ID == agentID && a.Lifecycle != api.LifecycleRevoked
+	return a.ID == p.agentID && a.Lifecycle != api.LifecycleRevoked && h.look(ctx, p) == nil
 }

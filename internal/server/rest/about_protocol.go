@@ -16,6 +16,13 @@ func aboutProtocol() map[string]about {
 				"403 agent_revoked", "403 agent_unknown", "403 certificate_revoked", "403 not_your_identity", "409 identity_exists", "409 name_taken",
 			},
 		},
+		"agent.renew": {
+			tag: "agent-protocol",
+			text: "Gives the agent its next certificate, for a new key. The agent shows the certificate that it has; one that has ended is good enough for as long as the server allows " +
+				"(90 days unless it is set otherwise), so that a host that was off for weeks needs no new token.\n\n" +
+				"Safe to repeat: the certificate in use goes on until the next one has been used for the first time, and a minute more. Renew when two thirds of its life are over, at a moment that differs from agent to agent.",
+			request: api.CertificateRequest{CSR: exampleRegisterRequest().CSR}, answers: "The certificate.", answer: exampleCertificate(),
+		},
 		"agent.token": {
 			tag: "agent-protocol",
 			text: "Gives a token that is good for all of the agent's task endpoints for an hour. It is bound to the client certificate (RFC 8705) " +

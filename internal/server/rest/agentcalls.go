@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/task"
 )
@@ -51,6 +53,9 @@ func (s *Server) agentCalls() {
 			token, err := s.tokens.AgentToken(a.TenantID, a.ID, a.CertificateFingerprint, agentTokenLife*1e9)
 			return api.AgentToken{Token: token, ExpiresIn: agentTokenLife}, err
 		})
+
+	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/certificate", "agent.renew", "Get the agent's next certificate", agentRenewing),
+		func(ctx context.Context, in *renewal) (api.CertificateResponse, error) { return s.renew(ctx, in) })
 
 	type beat struct {
 		IDPath
@@ -102,6 +107,36 @@ func (s *Server) agentCalls() {
 		last, err := s.Tasks.AppendLog(ctx, agent(ctx), ref, in.Body.FirstSeq, in.Body.Entries)
 		return api.LogResponse{LastSeq: last}, err
 	})
+}
+
+// renewal is the input of renew; Resolve keeps the key that is in use.
+type renewal struct {
+	IDPath
+	Body   api.CertificateRequest
+	leaf   *x509.Certificate
+	remote string
+}
+
+// Resolve is called by huma before the handler.
+func (r *renewal) Resolve(ctx huma.Context) []error {
+	if cs := ctx.TLS(); cs != nil && len(cs.PeerCertificates) > 0 {
+		r.leaf = cs.PeerCertificates[0]
+	}
+	r.remote = ctx.RemoteAddr()
+	return nil
+}
+
+func (s *Server) renew(ctx context.Context, in *renewal) (api.CertificateResponse, error) {
+	a, now := agent(ctx), s.now()
+	caller := enroll.Caller{TenantID: a.TenantID, AgentID: a.ID, Remote: in.remote}
+	issued, err := s.Enroll.Renew(ctx, caller, pki.KeyHash(in.leaf), now.After(in.leaf.NotAfter), &in.Body)
+	if err != nil {
+		return api.CertificateResponse{}, err
+	}
+	return api.CertificateResponse{
+		Certificate: issued.ChainPEM, CACertificate: s.RootPEM, NotAfter: issued.NotAfter,
+		ServerTime: now, ServerPublicKey: s.ServerKey,
+	}, nil
 }
 
 // attempt takes the fencing number from the body, or from the task's token.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,13 +18,6 @@ import (
 	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/seal"
 )
-
-// Certificates tells whom a client certificate belongs to.
-type Certificates interface {
-	// CertificateAgent returns the agent that a certificate (by its SHA-256,
-	// in hex) was issued to; nil when nobody knows it, as after a deletion.
-	CertificateAgent(ctx context.Context, fingerprint string) (agent *fleet.Agent, revoked bool, err error)
-}
 
 // Names reads the identity that a verified certificate states.
 type Names interface {
@@ -40,6 +34,7 @@ const (
 	operator                  //
 	admin                     //
 	agentSelf                 // the agent that the path names, by client certificate
+	agentRenewing             // the same, also by one that ended lately
 	agentAny                  // any agent, by client certificate
 	agentTask                 // the agent that the path names, with a token for the task too
 	agentOrViewer             // the agent that the path names, or a viewer
@@ -84,12 +79,12 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 		if p, err = s.person(ctx, roles[want]); err == nil {
 			ctx = huma.WithValue(ctx, principalKey{}, p)
 		}
-	case agentSelf, agentAny, agentTask:
+	case agentSelf, agentRenewing, agentAny, agentTask:
 		if err = checkVersion(ctx.Header(api.HeaderProtocolVersion)); err != nil {
 			break
 		}
 		var a *fleet.Agent
-		if a, err = s.Identify(ctx.Context(), ctx.TLS()); err != nil {
+		if a, err = s.identify(ctx.Context(), ctx.TLS(), want == agentRenewing); err != nil {
 			break
 		}
 		ctx = huma.WithValue(ctx, agentKey{}, a)
@@ -158,36 +153,61 @@ func (s *Server) person(ctx huma.Context, role api.Role) (*access.Principal, err
 // asks the store each time, so that a revoked or deleted agent is out at its
 // next request, on a resumed TLS session too.
 func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState) (*fleet.Agent, error) {
+	return s.identify(ctx, cs, false)
+}
+
+// identify lets a certificate pass that has ended, and may be used to recover
+// with, where the caller says so; the handshake has only seen that it is ours.
+func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, recovering bool) (*fleet.Agent, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
 		return nil, fault.New(fault.Unauthenticated, "certificate_missing",
 			"this needs the client certificate that registration gave to the agent")
 	}
-	cert := cs.PeerCertificates[0]
-	if now := s.now(); now.After(cert.NotAfter) {
-		return nil, fault.New(fault.Unauthenticated, "certificate_expired", "the client certificate ended on %s", cert.NotAfter.UTC().Format("2006-01-02 15:04:05"))
+	cert, now := cs.PeerCertificates[0], s.now()
+	if now.After(cert.NotAfter) && (!recovering || !s.Enroll.Recovers(cert.NotAfter)) {
+		return nil, certificateEnded(cert, now, recovering)
 	}
 	tenant, id, ok := s.names.AgentOf(cert)
 	if !ok {
 		return nil, fault.New(fault.Unauthenticated, "certificate_refused", "the client certificate names no agent")
 	}
-	a, revoked, err := s.certs.CertificateAgent(ctx, pki.Fingerprint(cert.Raw))
+	fingerprint := pki.Fingerprint(cert.Raw)
+	known, err := s.Fleet.Credential(ctx, fingerprint)
 	if err != nil {
 		return nil, err
 	}
-	if a == nil || a.ID != id || a.TenantID != tenant {
+	if known == nil || known.Agent.ID != id || known.Agent.TenantID != tenant {
 		return nil, fault.New(fault.Forbidden, "agent_unknown",
 			"there is no agent %s any more: it was deleted; register the host again with a new token", id)
 	}
+	a := known.Agent
 	if a.Lifecycle == api.LifecycleRevoked {
 		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", id)
 	}
-	if revoked {
+	if known.Ended(now) {
 		return nil, fault.New(fault.Forbidden, "certificate_revoked",
-			"the client certificate was replaced by a newer registration of agent %s", id)
+			"the client certificate was replaced by a newer one of agent %s", id)
+	}
+	if known.Pending && !recovering {
+		// It is used, so the agent has it: those before it may end.
+		if err := s.Enroll.Adopt(ctx, a, fingerprint, cert.NotAfter.Sub(cert.NotBefore)); err != nil {
+			s.log.ErrorContext(ctx, "a renewed certificate was not noted as the current one; its next use tries again", "agent", id, "error", err)
+		}
 	}
 	// The certificate in use is the one that tokens are bound to.
-	a.CertificateFingerprint = pki.Fingerprint(cert.Raw)
+	a.CertificateFingerprint, a.CertificateNotAfter = fingerprint, cert.NotAfter
 	return a, nil
+}
+
+func certificateEnded(cert *x509.Certificate, now time.Time, recovering bool) error {
+	const layout = "2006-01-02 15:04:05"
+	ended, clock := cert.NotAfter.UTC().Format(layout), now.UTC().Format(layout)
+	if recovering {
+		return fault.New(fault.Unauthenticated, "recovery_over",
+			"the client certificate ended on %s (this server's clock is at %s), which is too long ago to recover with: make a token for the agent's id (`stella agent bootstrap --id …`) and register again", ended, clock)
+	}
+	return fault.New(fault.Unauthenticated, api.CodeCertificateExpired,
+		"the client certificate ended on %s (this server's clock is at %s): get a new one from POST /api/v1/agents/{id}/certificate, with the one that has ended", ended, clock)
 }
 
 // IdentifySelf returns the agent whose client certificate a request shows, if

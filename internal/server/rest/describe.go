@@ -62,6 +62,7 @@ var callers = map[need]string{
 	operator:      "API tokens with the role operator or admin",
 	admin:         "API tokens with the role admin",
 	agentSelf:     "the agent that the path names, by its client certificate",
+	agentRenewing: "the agent that the path names, by its client certificate, also when that has ended lately",
 	agentAny:      "any agent, by its client certificate",
 	agentTask:     "the agent that the path names, by its client certificate and a token for the task",
 	agentOrViewer: "API tokens of every role, and the agent that the path names by its client certificate",

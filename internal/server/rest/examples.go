@@ -67,6 +67,14 @@ func exampleRegisterResponse() api.RegisterResponse {
 	}
 }
 
+func exampleCertificate() api.CertificateResponse {
+	identity := exampleRegisterResponse()
+	return api.CertificateResponse{
+		Certificate: identity.Certificate, CACertificate: identity.CACertificate, NotAfter: at(24*60, 0), ServerTime: at(0, 0),
+		ServerPublicKey: identity.ServerPublicKey,
+	}
+}
+
 func exampleUsage() *api.ResourceUsage {
 	return &api.ResourceUsage{
 		CPUPercent: 3.5, MemoryPercent: 41.2, MemoryTotalBytes: 16 << 30, DiskPercent: 58, DiskFreeBytes: 84 << 30,

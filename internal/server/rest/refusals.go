@@ -15,13 +15,14 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"401 unauthenticated":          "there is no API token, or it is unknown, expired or revoked",
 	"401 certificate_missing":      "the connection shows no client certificate",
 	"401 certificate_expired":      "the client certificate has ended",
+	"401 recovery_over":            "the client certificate ended too long ago to get the next one by it",
 	"401 certificate_refused":      "the client certificate names no agent",
 	"401 token_missing":            "the token that this needs is not there",
 	"401 token_refused":            "the token is unknown, used up, expired, revoked, altered, or of another certificate",
 	"403 role_missing":             "the API token's role does not suffice",
 	"403 agent_unknown":            "the client certificate is of an agent that was deleted",
 	"403 agent_revoked":            "the agent is revoked",
-	"403 certificate_revoked":      "the client certificate was replaced by a newer registration",
+	"403 certificate_revoked":      "the client certificate was replaced by a newer one",
 	"403 not_your_identity":        "the client certificate is of another agent than the request is for",
 	"403 token_of_another_task":    "the token is good for another task",
 	"403 token_of_another_attempt": "the token is good for another attempt",
@@ -97,6 +98,9 @@ func usualRefusals(who need, op *huma.Operation) []string {
 		keys = append(keys, agent...)
 	case agentSelf:
 		keys = append(keys, self...)
+	case agentRenewing:
+		keys = append(keys, "401 recovery_over")
+		keys = append(keys, slices.DeleteFunc(self, func(k string) bool { return k == "401 certificate_expired" })...)
 	case agentTask:
 		keys = append(append(keys, self...), "401 token_missing", "401 token_refused", "403 token_of_another_task")
 	case agentOrViewer:

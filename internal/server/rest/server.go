@@ -57,7 +57,6 @@ type Followers interface {
 type Deps struct {
 	Access    *access.Service
 	Audit     Audit
-	Certs     Certificates
 	Names     Names
 	Enroll    *enroll.Service
 	Fleet     *fleet.Service
@@ -93,7 +92,6 @@ type Deps struct {
 type Server struct {
 	Deps
 	access *access.Service
-	certs  Certificates
 	names  Names
 	tokens *seal.TokenSigner
 	now    func() time.Time
@@ -119,7 +117,7 @@ var hookErrors = sync.OnceFunc(func() { huma.NewError = humaError })
 // New returns the API with all its operations.
 func New(d Deps) *Server {
 	s := &Server{
-		Deps: d, access: d.Access, certs: d.Certs, names: d.Names, tokens: d.Tokens, now: d.Now, log: d.Log,
+		Deps: d, access: d.Access, names: d.Names, tokens: d.Tokens, now: d.Now, log: d.Log,
 		mux: http.NewServeMux(),
 	}
 	hookErrors()
@@ -224,7 +222,7 @@ func operation(method, path, id, summary string, who need) huma.Operation {
 	switch who {
 	case viewer, operator, admin:
 		op.Security = []map[string][]string{{"apiToken": {}}}
-	case agentSelf, agentAny:
+	case agentSelf, agentRenewing, agentAny:
 		op.Security = []map[string][]string{{"agentCert": {}}}
 	case agentOrViewer:
 		op.Security = []map[string][]string{{"agentCert": {}}, {"apiToken": {}}}

@@ -95,7 +95,8 @@ func (s *Server) viewToken(t *enroll.Token) api.RegistrationToken {
 	return api.RegistrationToken{
 		ID: t.ID, State: t.State(s.now()), Name: t.Name, AgentID: t.AgentID, Environment: t.Environment, Group: t.Group,
 		Cluster: t.Cluster, Platform: t.Platform, Capabilities: t.Capabilities, Labels: t.Labels,
-		MaxUses: t.MaxUses, Uses: t.Uses, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt,
+		CertificateLifeSeconds: int(t.CertificateLife / time.Second),
+		MaxUses:                t.MaxUses, Uses: t.Uses, CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt,
 	}
 }
 

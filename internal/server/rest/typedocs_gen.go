@@ -27,6 +27,8 @@ var typeDocs = map[string]string{
 	"ArtifactUse":              "ArtifactUse is a task that was made with an artifact.",
 	"AuditEvent":               "AuditEvent is one line of the audit log.",
 	"AuditList":                "AuditList is the answer of GET /api/v1/audit.",
+	"CertificateRequest":       "CertificateRequest asks for an agent's next certificate: POST /api/v1/agents/{id}/certificate, with the client certificate that the agent has, or had until lately.",
+	"CertificateResponse":      "CertificateResponse is an agent's next certificate. The one before goes on until a minute after the first use of this one.",
 	"Command":                  "Command is a command as the API shows it.",
 	"CommandAck":               "CommandAck is POST /api/v1/agents/{id}/commands/{commandId}/ack: how a command ended on the agent. An empty one says that all is well.",
 	"CommandAckResponse":       "CommandAckResponse says what stands: the first answer does, and another one changes nothing.",

@@ -26,16 +26,13 @@ func testAgentLookup(t *testing.T, b *bench) {
 	_, err = b.Agent(b.ctx, "elsewhere", "web")
 	wantFault(t, err, fault.NotFound, "agent_not_found")
 
-	got, revoked, err := b.CertificateAgent(b.ctx, web.CertificateFingerprint)
+	got, err := b.Credential(b.ctx, web.CertificateFingerprint)
 	must(t, err)
-	same(t, "agent of certificate", got, web)
-	if revoked {
-		t.Error("the certificate is said to be revoked")
-	}
-	got, _, err = b.CertificateAgent(b.ctx, hash("no such certificate"))
+	same(t, "credential", got, &fleet.Credential{Agent: web})
+	got, err = b.Credential(b.ctx, hash("no such certificate"))
 	must(t, err)
 	if got != nil {
-		t.Errorf("an unknown certificate belongs to %s", got.ID)
+		t.Errorf("an unknown certificate belongs to %s", got.Agent.ID)
 	}
 }
 
@@ -197,7 +194,7 @@ func testLifecycle(t *testing.T, b *bench) {
 			t.Fatalf("to %s: moved %v and now %s, want %v and %s", step.to, moved, got.Lifecycle, step.moved, step.now)
 		}
 	}
-	if _, revoked, err := b.CertificateAgent(b.ctx, a.CertificateFingerprint); err != nil || !revoked {
+	if c, err := b.Credential(b.ctx, a.CertificateFingerprint); err != nil || !c.Ended(b.now) {
 		t.Errorf("the certificate of a revoked agent is not revoked (error %v)", err)
 	}
 	_, err := b.SetLifecycle(b.ctx, tenant, "nobody", unrevoked, api.LifecycleInactive, b.now)
@@ -233,7 +230,7 @@ func testAgentDelete(t *testing.T, b *bench) {
 	must(t, b.Enrol(b.ctx, e))
 	must(t, b.DeleteAgent(b.ctx, tenant, a.ID))
 
-	if got, _, err := b.CertificateAgent(b.ctx, a.CertificateFingerprint); err != nil || got != nil {
+	if got, err := b.Credential(b.ctx, a.CertificateFingerprint); err != nil || got != nil {
 		t.Errorf("the certificate of a deleted agent belongs to %v (error %v)", got, err)
 	}
 	if use, err := b.TokenUse(b.ctx, tok.ID, a.PublicKeyHash); err != nil || use != nil {

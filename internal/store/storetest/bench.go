@@ -19,7 +19,7 @@ func Benchmark(b *testing.B, fresh func(t testing.TB) Database) {
 	b.Run("Sweep10k", func(b *testing.B) { benchSweep(b, newBench(b, fresh(b))) })
 	b.Run("ClaimAndFinish", func(b *testing.B) { benchClaim(b, newBench(b, fresh(b))) })
 	b.Run("List10k", func(b *testing.B) { benchList(b, newBench(b, fresh(b))) })
-	b.Run("CertificateAgent", func(b *testing.B) { benchCertificate(b, newBench(b, fresh(b))) })
+	b.Run("Credential", func(b *testing.B) { benchCertificate(b, newBench(b, fresh(b))) })
 	b.Run("AppendLog", func(b *testing.B) { benchLog(b, newBench(b, fresh(b))) })
 	b.Run("Commands", func(b *testing.B) { benchCommands(b, newBench(b, fresh(b))) })
 }
@@ -171,7 +171,7 @@ func benchCertificate(t *testing.B, b *bench) {
 	agents := b.fleet(t, 1000)
 	t.ResetTimer()
 	parallel(t, t.N, func(i int) error {
-		_, _, err := b.CertificateAgent(b.ctx, agents[i%len(agents)].CertificateFingerprint)
+		_, err := b.Credential(b.ctx, agents[i%len(agents)].CertificateFingerprint)
 		return err
 	})
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ func testEnrolRefusals(t *testing.T, b *bench) {
 	got, err := b.Agent(b.ctx, tenant, web.ID)
 	must(t, err)
 	same(t, "agent", got, web)
-	if got, _, err := b.CertificateAgent(b.ctx, hash("cert-new")); err != nil || got != nil {
+	if got, err := b.Credential(b.ctx, hash("cert-new")); err != nil || got != nil {
 		t.Errorf("a refused enrolment left a certificate (error %v)", err)
 	}
 
@@ -159,12 +160,12 @@ func testResume(t *testing.T, b *bench) {
 	b.enrol(t, old)
 	revoked := func(fingerprint string) bool {
 		t.Helper()
-		a, revoked, err := b.CertificateAgent(b.ctx, fingerprint)
+		c, err := b.Credential(b.ctx, fingerprint)
 		must(t, err)
-		if a == nil || a.ID != old.ID {
-			t.Fatalf("certificate %s belongs to %v", fingerprint, a)
+		if c == nil || c.Agent.ID != old.ID {
+			t.Fatalf("certificate %s belongs to %v", fingerprint, c)
 		}
-		return revoked
+		return c.Ended(b.now.Add(time.Hour))
 	}
 	again := func(n string, tokenID string) *fleet.Agent {
 		t.Helper()
@@ -247,5 +248,106 @@ func testSameKeyTwice(t *testing.T, b *bench) {
 	must(t, err)
 	if spent.Uses != 1 {
 		t.Errorf("the token has %d uses, want 1", spent.Uses)
+	}
+}
+
+// A renewed certificate counts from its first use on, and those before it end a
+// moment after that: whether the agent ever gets an answer, nobody knows.
+func testRenew(t *testing.T, b *bench) {
+	a := b.agent("web")
+	b.enrol(t, a)
+	renewal := func(n string, at time.Time) *enroll.Renewal {
+		return &enroll.Renewal{
+			Agent: a, At: at, ForgetBefore: at.Add(-time.Hour),
+			Cert: enroll.Issued{Fingerprint: hash("cert-" + n), Serial: n, PublicKeyHash: hash("key-" + n), NotBefore: at, NotAfter: at.Add(48 * time.Hour)},
+		}
+	}
+	renew := func(n string, at time.Time, key string) {
+		t.Helper()
+		r := renewal(n, at)
+		r.EncryptionKey = key
+		must(t, b.Renew(b.ctx, r))
+	}
+	state := func(n string, at time.Time) string {
+		t.Helper()
+		c, err := b.Credential(b.ctx, hash("cert-"+n))
+		must(t, err)
+		switch {
+		case c == nil:
+			return "forgotten"
+		case c.Agent.ID != a.ID:
+			return "of " + c.Agent.ID
+		case c.Ended(at):
+			return "ended"
+		case c.Pending:
+			return "pending"
+		}
+		return "good"
+	}
+	states := func(at time.Time, want string) {
+		t.Helper()
+		all := make([]string, 4)
+		for i, n := range []string{"web", "1", "2", "3"} {
+			all[i] = state(n, at)
+		}
+		if have := strings.Join(all, " "); have != want {
+			t.Errorf("after %s: %s, want %s", at.Sub(b.now), have, want)
+		}
+	}
+	at := func(minutes int) time.Time { return b.now.Add(time.Duration(minutes) * time.Minute) }
+	renew("1", at(1), "")
+	renew("2", at(2), "bmV3")
+	renew("3", at(3), "")
+	got, err := b.Agent(b.ctx, tenant, a.ID)
+	must(t, err)
+	want := *a
+	want.EncryptionKey = "bmV3"
+	same(t, "agent with renewals that are not used", got, &want)
+	states(at(3), "good pending pending pending")
+
+	// Many servers see the first use at once: one notes it.
+	adopted := make([]bool, 10)
+	together(t, len(adopted), func(i int) (err error) {
+		adopted[i], err = b.Adopt(b.ctx, hash("cert-2"), at(5))
+		return err
+	})
+	if n := count(adopted); n != 1 {
+		t.Errorf("%d of %d say that they adopted it, want 1", n, len(adopted))
+	}
+	states(at(4), "good pending good pending") // those before go on for a moment
+	states(at(5), "ended ended good pending")
+	got, err = b.Agent(b.ctx, tenant, a.ID)
+	must(t, err)
+	want.CertificateFingerprint, want.PublicKeyHash, want.CertificateNotAfter = hash("cert-2"), hash("key-2"), at(2).Add(48*time.Hour)
+	same(t, "agent with a renewal that is used", got, &want)
+	for _, n := range []string{"2", "web", "nothing"} {
+		if again, err := b.Adopt(b.ctx, hash("cert-"+n), at(5)); again || err != nil {
+			t.Errorf("adopted %s: %v, %v", n, again, err)
+		}
+	}
+	if again, err := b.Adopt(b.ctx, hash("cert-3"), at(6)); !again || err != nil {
+		t.Errorf("adopted the next: %v, %v", again, err)
+	}
+	states(at(7), "ended ended ended good")
+
+	// What ended long ago is forgotten with the next renewal.
+	late := renewal("4", at(3000))
+	late.ForgetBefore = at(3 + 48*60)
+	must(t, b.Renew(b.ctx, late))
+	states(at(7), "forgotten forgotten forgotten good")
+
+	// Who is revoked or gone gets none, not even at this very moment.
+	_, err = b.SetLifecycle(b.ctx, tenant, a.ID, []api.Lifecycle{api.LifecycleActive}, api.LifecycleRevoked, at(8))
+	must(t, err)
+	states(at(8), "forgotten forgotten forgotten ended")
+	for _, key := range []string{"", "a2V5"} {
+		r := renewal("5"+key, at(9))
+		r.EncryptionKey = key
+		wantFault(t, b.Renew(b.ctx, r), fault.Forbidden, "agent_revoked")
+	}
+	must(t, b.DeleteAgent(b.ctx, tenant, a.ID))
+	wantFault(t, b.Renew(b.ctx, renewal("6", at(9))), fault.NotFound, "agent_not_found")
+	if c, err := b.Credential(b.ctx, hash("cert-6")); c != nil || err != nil {
+		t.Errorf("a refused renewal left %+v, %v", c, err)
 	}
 }

@@ -56,6 +56,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Database) {
 		{"Enrol/OneTokenManyAgents", testEnrolOneToken},
 		{"Enrol/ManyUses", testEnrolManyUses},
 		{"Enrol/Resume", testResume},
+		{"Enrol/Renew", testRenew},
 		{"Enrol/ResumeKeepsWhatPeopleDecided", testResumeKeeps},
 		{"Enrol/SameKeyTwice", testSameKeyTwice},
 		{"APITokens", testAPITokens},
@@ -172,7 +173,7 @@ func (b *bench) agent(name string) *fleet.Agent {
 		Lifecycle: api.LifecycleActive, Liveness: api.Live,
 		Group: "web", Environment: "prod", Platform: "linux/amd64", Cluster: "c1",
 		Labels: map[string]string{"zone": "a", "name": name}, Capabilities: []string{"docker", "docker.deploy"}, Routes: []string{"https://10.0.0.1:8443"},
-		EncryptionKey: "a2V5", PublicKeyHash: hash("key-" + name),
+		EncryptionKey: "a2V5", PublicKeyHash: hash("key-" + name), CertificateLife: 36 * time.Hour,
 		CertificateFingerprint: hash("cert-" + name), CertificateNotAfter: b.now.Add(24 * time.Hour),
 		LastHeartbeat: b.now, CreatedAt: b.now, UpdatedAt: b.now,
 	}
@@ -203,7 +204,7 @@ func (b *bench) token(t testing.TB, id string, uses int) *enroll.Token {
 	tok := &enroll.Token{
 		ID: id, TenantID: tenant, Hash: hash(id), Name: "n", AgentID: "a", Environment: "e", Group: "g", Cluster: "c", Platform: "p",
 		Capabilities: []string{"docker"}, Labels: map[string]string{"k": "v"},
-		MaxUses: uses, CreatedBy: "me", CreatedAt: b.now, ExpiresAt: b.now.Add(time.Hour),
+		MaxUses: uses, CreatedBy: "me", CreatedAt: b.now, ExpiresAt: b.now.Add(time.Hour), CertificateLife: time.Hour,
 	}
 	must(t, b.InsertToken(b.ctx, tok))
 	return tok

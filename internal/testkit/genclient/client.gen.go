@@ -771,6 +771,37 @@ type AuditList struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// CertificateRequest CertificateRequest asks for an agent's next certificate: POST /api/v1/agents/{id}/certificate, with the client certificate that the agent has, or had until lately.
+type CertificateRequest struct {
+	// CertificateLifeSeconds How long the certificate is to be good, when less than the server would give is enough.
+	CertificateLifeSeconds *int64 `json:"certificateLifeSeconds,omitempty"`
+
+	// Csr A PKCS#10 certificate request in PEM, for a new key. Names in it are ignored.
+	Csr string `json:"csr"`
+
+	// EncryptionPublicKey The agent's new public key for sealed payloads, in base64; the one that it has stays when left out.
+	EncryptionPublicKey  *string                `json:"encryptionPublicKey,omitempty"`
+	AdditionalProperties map[string]interface{} `json:"-"`
+}
+
+// CertificateResponse CertificateResponse is an agent's next certificate. The one before goes on until a minute after the first use of this one.
+type CertificateResponse struct {
+	// CaCertificate The root certificates to trust, in PEM.
+	CaCertificate string `json:"caCertificate"`
+
+	// Certificate The certificate and its issuer's, in PEM.
+	Certificate string `json:"certificate"`
+
+	// NotAfter When it ends.
+	NotAfter time.Time `json:"notAfter"`
+
+	// ServerPublicKey The Ed25519 key that signs what the server sends, in base64.
+	ServerPublicKey string `json:"serverPublicKey"`
+
+	// ServerTime The server's clock, to measure skew by.
+	ServerTime time.Time `json:"serverTime"`
+}
+
 // Command Command is a command as the API shows it.
 type Command struct {
 	// Counts CommandCounts says how many recipients are in each state.
@@ -1398,6 +1429,9 @@ type RegisterRequest struct {
 	// Capabilities What the agent can do, as in docker.deploy.
 	Capabilities *[]string `json:"capabilities"`
 
+	// CertificateLifeSeconds How long the certificate is to be good, when less than the server would give is enough.
+	CertificateLifeSeconds *int64 `json:"certificateLifeSeconds,omitempty"`
+
 	// Csr A PKCS#10 certificate request in PEM. Names in it are ignored.
 	Csr string `json:"csr"`
 
@@ -1461,6 +1495,9 @@ type RegistrationToken struct {
 
 	// Capabilities The capabilities that it allows; all when left out.
 	Capabilities *[]string `json:"capabilities"`
+
+	// CertificateLifeSeconds How long its agents' certificates are good, when it says so.
+	CertificateLifeSeconds *int64 `json:"certificateLifeSeconds,omitempty"`
 
 	// Cluster The cluster that it binds.
 	Cluster *string `json:"cluster,omitempty"`
@@ -1527,6 +1564,9 @@ type RegistrationTokenRequest struct {
 
 	// Capabilities Binds the capabilities to a part of these.
 	Capabilities *[]string `json:"capabilities"`
+
+	// CertificateLifeSeconds How long the agents' certificates are good; as the server, or the environment, says when left out.
+	CertificateLifeSeconds *int64 `json:"certificateLifeSeconds,omitempty"`
 
 	// Cluster Binds the cluster.
 	Cluster *string `json:"cluster,omitempty"`
@@ -2371,6 +2411,9 @@ type N401CertificateExpiredCertificateMissingCertificateRefusedUnauthenticated =
 // N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused = Problem
 
+// N401CertificateMissingCertificateRefusedRecoveryOver Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N401CertificateMissingCertificateRefusedRecoveryOver = Problem
+
 // N401Unauthenticated Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401Unauthenticated = Problem
 
@@ -2878,6 +2921,9 @@ type AgentRegisterJSONRequestBody = RegisterRequest
 // AgentUpdateJSONRequestBody defines body for AgentUpdate for application/json ContentType.
 type AgentUpdateJSONRequestBody = AgentUpdate
 
+// AgentRenewJSONRequestBody defines body for AgentRenew for application/json ContentType.
+type AgentRenewJSONRequestBody = CertificateRequest
+
 // CommandSendJSONRequestBody defines body for CommandSend for application/json ContentType.
 type CommandSendJSONRequestBody = CommandRequest
 
@@ -3301,6 +3347,102 @@ func (a ArtifactReference) MarshalJSON() ([]byte, error) {
 		object["url"], err = json.Marshal(a.Url)
 		if err != nil {
 			return nil, fmt.Errorf("error marshaling 'url': %w", err)
+		}
+	}
+
+	for fieldName, field := range a.AdditionalProperties {
+		object[fieldName], err = json.Marshal(field)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling '%s': %w", fieldName, err)
+		}
+	}
+	return json.Marshal(object)
+}
+
+// Getter for additional properties for CertificateRequest. Returns the specified
+// element and whether it was found
+func (a CertificateRequest) Get(fieldName string) (value interface{}, found bool) {
+	if a.AdditionalProperties != nil {
+		value, found = a.AdditionalProperties[fieldName]
+	}
+	return
+}
+
+// Setter for additional properties for CertificateRequest
+func (a *CertificateRequest) Set(fieldName string, value interface{}) {
+	if a.AdditionalProperties == nil {
+		a.AdditionalProperties = make(map[string]interface{})
+	}
+	a.AdditionalProperties[fieldName] = value
+}
+
+// Override default JSON handling for CertificateRequest to handle AdditionalProperties
+func (a *CertificateRequest) UnmarshalJSON(b []byte) error {
+	object := make(map[string]json.RawMessage)
+	err := json.Unmarshal(b, &object)
+	if err != nil {
+		return err
+	}
+
+	if raw, found := object["certificateLifeSeconds"]; found {
+		err = json.Unmarshal(raw, &a.CertificateLifeSeconds)
+		if err != nil {
+			return fmt.Errorf("error reading 'certificateLifeSeconds': %w", err)
+		}
+		delete(object, "certificateLifeSeconds")
+	}
+
+	if raw, found := object["csr"]; found {
+		err = json.Unmarshal(raw, &a.Csr)
+		if err != nil {
+			return fmt.Errorf("error reading 'csr': %w", err)
+		}
+		delete(object, "csr")
+	}
+
+	if raw, found := object["encryptionPublicKey"]; found {
+		err = json.Unmarshal(raw, &a.EncryptionPublicKey)
+		if err != nil {
+			return fmt.Errorf("error reading 'encryptionPublicKey': %w", err)
+		}
+		delete(object, "encryptionPublicKey")
+	}
+
+	if len(object) != 0 {
+		a.AdditionalProperties = make(map[string]interface{})
+		for fieldName, fieldBuf := range object {
+			var fieldVal interface{}
+			err := json.Unmarshal(fieldBuf, &fieldVal)
+			if err != nil {
+				return fmt.Errorf("error unmarshaling field %s: %w", fieldName, err)
+			}
+			a.AdditionalProperties[fieldName] = fieldVal
+		}
+	}
+	return nil
+}
+
+// Override default JSON handling for CertificateRequest to handle AdditionalProperties
+func (a CertificateRequest) MarshalJSON() ([]byte, error) {
+	var err error
+	object := make(map[string]json.RawMessage)
+
+	if a.CertificateLifeSeconds != nil {
+		object["certificateLifeSeconds"], err = json.Marshal(a.CertificateLifeSeconds)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'certificateLifeSeconds': %w", err)
+		}
+	}
+
+	object["csr"], err = json.Marshal(a.Csr)
+	if err != nil {
+		return nil, fmt.Errorf("error marshaling 'csr': %w", err)
+	}
+
+	if a.EncryptionPublicKey != nil {
+		object["encryptionPublicKey"], err = json.Marshal(a.EncryptionPublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'encryptionPublicKey': %w", err)
 		}
 	}
 
@@ -4130,6 +4272,14 @@ func (a *RegisterRequest) UnmarshalJSON(b []byte) error {
 		delete(object, "capabilities")
 	}
 
+	if raw, found := object["certificateLifeSeconds"]; found {
+		err = json.Unmarshal(raw, &a.CertificateLifeSeconds)
+		if err != nil {
+			return fmt.Errorf("error reading 'certificateLifeSeconds': %w", err)
+		}
+		delete(object, "certificateLifeSeconds")
+	}
+
 	if raw, found := object["csr"]; found {
 		err = json.Unmarshal(raw, &a.Csr)
 		if err != nil {
@@ -4233,6 +4383,13 @@ func (a RegisterRequest) MarshalJSON() ([]byte, error) {
 		object["capabilities"], err = json.Marshal(a.Capabilities)
 		if err != nil {
 			return nil, fmt.Errorf("error marshaling 'capabilities': %w", err)
+		}
+	}
+
+	if a.CertificateLifeSeconds != nil {
+		object["certificateLifeSeconds"], err = json.Marshal(a.CertificateLifeSeconds)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'certificateLifeSeconds': %w", err)
 		}
 	}
 
@@ -6017,6 +6174,11 @@ type ClientInterface interface {
 	// AgentActivate request
 	AgentActivate(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentRenewWithBody request with any body
+	AgentRenewWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	AgentRenew(ctx context.Context, id string, body AgentRenewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CommandListAgent request
 	CommandListAgent(ctx context.Context, id string, params *CommandListAgentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6440,6 +6602,30 @@ func (c *Client) AgentUpdate(ctx context.Context, id string, body AgentUpdateJSO
 
 func (c *Client) AgentActivate(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAgentActivateRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentRenewWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentRenewRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentRenew(ctx context.Context, id string, body AgentRenewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentRenewRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8090,6 +8276,53 @@ func NewAgentActivateRequest(server string, id string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAgentRenewRequest calls the generic AgentRenew builder with application/json body
+func NewAgentRenewRequest(server string, id string, body AgentRenewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAgentRenewRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewAgentRenewRequestWithBody generates requests for AgentRenew with any type of body
+func NewAgentRenewRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/agents/%s/certificate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -11136,6 +11369,11 @@ type ClientWithResponsesInterface interface {
 	// AgentActivateWithResponse request
 	AgentActivateWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*AgentActivateAnswer, error)
 
+	// AgentRenewWithBodyWithResponse request with any body
+	AgentRenewWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentRenewAnswer, error)
+
+	AgentRenewWithResponse(ctx context.Context, id string, body AgentRenewJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentRenewAnswer, error)
+
 	// CommandListAgentWithResponse request
 	CommandListAgentWithResponse(ctx context.Context, id string, params *CommandListAgentParams, reqEditors ...RequestEditorFn) (*CommandListAgentAnswer, error)
 
@@ -11747,6 +11985,37 @@ func (r AgentActivateAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r AgentActivateAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type AgentRenewAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CertificateResponse
+	ApplicationproblemJSON400 *N400MalformedProtocolVersion
+	ApplicationproblemJSON401 *N401CertificateMissingCertificateRefusedRecoveryOver
+	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentRenewAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentRenewAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -13371,6 +13640,23 @@ func (c *ClientWithResponses) AgentActivateWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseAgentActivateAnswer(rsp)
+}
+
+// AgentRenewWithBodyWithResponse request with arbitrary body returning *AgentRenewAnswer
+func (c *ClientWithResponses) AgentRenewWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentRenewAnswer, error) {
+	rsp, err := c.AgentRenewWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentRenewAnswer(rsp)
+}
+
+func (c *ClientWithResponses) AgentRenewWithResponse(ctx context.Context, id string, body AgentRenewJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentRenewAnswer, error) {
+	rsp, err := c.AgentRenew(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentRenewAnswer(rsp)
 }
 
 // CommandListAgentWithResponse request returning *CommandListAgentAnswer
@@ -15048,6 +15334,95 @@ func ParseAgentActivateAnswer(rsp *http.Response) (*AgentActivateAnswer, error) 
 			return nil, err
 		}
 		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAgentRenewAnswer parses an HTTP response from a AgentRenewWithResponse call
+func ParseAgentRenewAnswer(rsp *http.Response) (*AgentRenewAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentRenewAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CertificateResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400MalformedProtocolVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401CertificateMissingCertificateRefusedRecoveryOver
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid

@@ -33,6 +33,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.aPITokensStmt, err = db.PrepareContext(ctx, aPITokens); err != nil {
 		return nil, fmt.Errorf("error preparing query APITokens: %w", err)
 	}
+	if q.adoptCertificateStmt, err = db.PrepareContext(ctx, adoptCertificate); err != nil {
+		return nil, fmt.Errorf("error preparing query AdoptCertificate: %w", err)
+	}
 	if q.agentStmt, err = db.PrepareContext(ctx, agent); err != nil {
 		return nil, fmt.Errorf("error preparing query Agent: %w", err)
 	}
@@ -41,6 +44,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.agentIDTakenStmt, err = db.PrepareContext(ctx, agentIDTaken); err != nil {
 		return nil, fmt.Errorf("error preparing query AgentIDTaken: %w", err)
+	}
+	if q.agentLifecycleStmt, err = db.PrepareContext(ctx, agentLifecycle); err != nil {
+		return nil, fmt.Errorf("error preparing query AgentLifecycle: %w", err)
 	}
 	if q.agentsStmt, err = db.PrepareContext(ctx, agents); err != nil {
 		return nil, fmt.Errorf("error preparing query Agents: %w", err)
@@ -119,6 +125,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.deploymentsStmt, err = db.PrepareContext(ctx, deployments); err != nil {
 		return nil, fmt.Errorf("error preparing query Deployments: %w", err)
+	}
+	if q.endCertificatesBeforeStmt, err = db.PrepareContext(ctx, endCertificatesBefore); err != nil {
+		return nil, fmt.Errorf("error preparing query EndCertificatesBefore: %w", err)
 	}
 	if q.expireQueuedStmt, err = db.PrepareContext(ctx, expireQueued); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpireQueued: %w", err)
@@ -312,8 +321,14 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.setAgentCapabilitiesStmt, err = db.PrepareContext(ctx, setAgentCapabilities); err != nil {
 		return nil, fmt.Errorf("error preparing query SetAgentCapabilities: %w", err)
 	}
+	if q.setAgentCertificateStmt, err = db.PrepareContext(ctx, setAgentCertificate); err != nil {
+		return nil, fmt.Errorf("error preparing query SetAgentCertificate: %w", err)
+	}
 	if q.setAgentLabelsStmt, err = db.PrepareContext(ctx, setAgentLabels); err != nil {
 		return nil, fmt.Errorf("error preparing query SetAgentLabels: %w", err)
+	}
+	if q.setEncryptionKeyStmt, err = db.PrepareContext(ctx, setEncryptionKey); err != nil {
+		return nil, fmt.Errorf("error preparing query SetEncryptionKey: %w", err)
 	}
 	if q.setLifecycleStmt, err = db.PrepareContext(ctx, setLifecycle); err != nil {
 		return nil, fmt.Errorf("error preparing query SetLifecycle: %w", err)
@@ -422,6 +437,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing aPITokensStmt: %w", cerr)
 		}
 	}
+	if q.adoptCertificateStmt != nil {
+		if cerr := q.adoptCertificateStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing adoptCertificateStmt: %w", cerr)
+		}
+	}
 	if q.agentStmt != nil {
 		if cerr := q.agentStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing agentStmt: %w", cerr)
@@ -435,6 +455,11 @@ func (q *Queries) Close() error {
 	if q.agentIDTakenStmt != nil {
 		if cerr := q.agentIDTakenStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing agentIDTakenStmt: %w", cerr)
+		}
+	}
+	if q.agentLifecycleStmt != nil {
+		if cerr := q.agentLifecycleStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing agentLifecycleStmt: %w", cerr)
 		}
 	}
 	if q.agentsStmt != nil {
@@ -565,6 +590,11 @@ func (q *Queries) Close() error {
 	if q.deploymentsStmt != nil {
 		if cerr := q.deploymentsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deploymentsStmt: %w", cerr)
+		}
+	}
+	if q.endCertificatesBeforeStmt != nil {
+		if cerr := q.endCertificatesBeforeStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing endCertificatesBeforeStmt: %w", cerr)
 		}
 	}
 	if q.expireQueuedStmt != nil {
@@ -887,9 +917,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing setAgentCapabilitiesStmt: %w", cerr)
 		}
 	}
+	if q.setAgentCertificateStmt != nil {
+		if cerr := q.setAgentCertificateStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing setAgentCertificateStmt: %w", cerr)
+		}
+	}
 	if q.setAgentLabelsStmt != nil {
 		if cerr := q.setAgentLabelsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing setAgentLabelsStmt: %w", cerr)
+		}
+	}
+	if q.setEncryptionKeyStmt != nil {
+		if cerr := q.setEncryptionKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing setEncryptionKeyStmt: %w", cerr)
 		}
 	}
 	if q.setLifecycleStmt != nil {
@@ -1079,9 +1119,11 @@ type Queries struct {
 	aPITokenByHashStmt          *sql.Stmt
 	aPITokenExistsStmt          *sql.Stmt
 	aPITokensStmt               *sql.Stmt
+	adoptCertificateStmt        *sql.Stmt
 	agentStmt                   *sql.Stmt
 	agentExistsStmt             *sql.Stmt
 	agentIDTakenStmt            *sql.Stmt
+	agentLifecycleStmt          *sql.Stmt
 	agentsStmt                  *sql.Stmt
 	artifactStmt                *sql.Stmt
 	artifactChunkStmt           *sql.Stmt
@@ -1108,6 +1150,7 @@ type Queries struct {
 	deleteTargetStmt            *sql.Stmt
 	deliveriesStmt              *sql.Stmt
 	deploymentsStmt             *sql.Stmt
+	endCertificatesBeforeStmt   *sql.Stmt
 	expireQueuedStmt            *sql.Stmt
 	expireRecipientsStmt        *sql.Stmt
 	failLostStmt                *sql.Stmt
@@ -1172,7 +1215,9 @@ type Queries struct {
 	secretStmt                  *sql.Stmt
 	secretsStmt                 *sql.Stmt
 	setAgentCapabilitiesStmt    *sql.Stmt
+	setAgentCertificateStmt     *sql.Stmt
 	setAgentLabelsStmt          *sql.Stmt
+	setEncryptionKeyStmt        *sql.Stmt
 	setLifecycleStmt            *sql.Stmt
 	shareTargetStmt             *sql.Stmt
 	sharedTargetsStmt           *sql.Stmt
@@ -1211,9 +1256,11 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		aPITokenByHashStmt:          q.aPITokenByHashStmt,
 		aPITokenExistsStmt:          q.aPITokenExistsStmt,
 		aPITokensStmt:               q.aPITokensStmt,
+		adoptCertificateStmt:        q.adoptCertificateStmt,
 		agentStmt:                   q.agentStmt,
 		agentExistsStmt:             q.agentExistsStmt,
 		agentIDTakenStmt:            q.agentIDTakenStmt,
+		agentLifecycleStmt:          q.agentLifecycleStmt,
 		agentsStmt:                  q.agentsStmt,
 		artifactStmt:                q.artifactStmt,
 		artifactChunkStmt:           q.artifactChunkStmt,
@@ -1240,6 +1287,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		deleteTargetStmt:            q.deleteTargetStmt,
 		deliveriesStmt:              q.deliveriesStmt,
 		deploymentsStmt:             q.deploymentsStmt,
+		endCertificatesBeforeStmt:   q.endCertificatesBeforeStmt,
 		expireQueuedStmt:            q.expireQueuedStmt,
 		expireRecipientsStmt:        q.expireRecipientsStmt,
 		failLostStmt:                q.failLostStmt,
@@ -1304,7 +1352,9 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		secretStmt:                  q.secretStmt,
 		secretsStmt:                 q.secretsStmt,
 		setAgentCapabilitiesStmt:    q.setAgentCapabilitiesStmt,
+		setAgentCertificateStmt:     q.setAgentCertificateStmt,
 		setAgentLabelsStmt:          q.setAgentLabelsStmt,
+		setEncryptionKeyStmt:        q.setEncryptionKeyStmt,
 		setLifecycleStmt:            q.setLifecycleStmt,
 		shareTargetStmt:             q.shareTargetStmt,
 		sharedTargetsStmt:           q.sharedTargetsStmt,

@@ -11,8 +11,46 @@ import (
 	"stella-ops.org/stella/internal/store/internal/column"
 )
 
+const adoptCertificate = `-- name: AdoptCertificate :one
+UPDATE certificates SET pending = FALSE WHERE fingerprint = $1 AND pending RETURNING fingerprint, agent_id, tenant_id, serial, not_before, not_after, revoked_at, created_at, pending, public_key_hash
+`
+
+func (q *Queries) AdoptCertificate(ctx context.Context, fingerprint string) (*Certificate, error) {
+	row := q.queryRow(ctx, q.adoptCertificateStmt, adoptCertificate, fingerprint)
+	var i Certificate
+	err := row.Scan(
+		&i.Fingerprint,
+		&i.AgentID,
+		&i.TenantID,
+		&i.Serial,
+		&i.NotBefore,
+		&i.NotAfter,
+		&i.RevokedAt,
+		&i.CreatedAt,
+		&i.Pending,
+		&i.PublicKeyHash,
+	)
+	return &i, err
+}
+
+const agentLifecycle = `-- name: AgentLifecycle :one
+SELECT lifecycle FROM agents WHERE tenant_id = $1 AND id = $2
+`
+
+type AgentLifecycleParams struct {
+	TenantID string
+	ID       string
+}
+
+func (q *Queries) AgentLifecycle(ctx context.Context, arg AgentLifecycleParams) (string, error) {
+	row := q.queryRow(ctx, q.agentLifecycleStmt, agentLifecycle, arg.TenantID, arg.ID)
+	var lifecycle string
+	err := row.Scan(&lifecycle)
+	return lifecycle, err
+}
+
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, c.revoked_at AS certificate_revoked_at
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -20,6 +58,7 @@ WHERE c.fingerprint = $1
 type CertificateAgentRow struct {
 	Agent                Agent
 	CertificateRevokedAt column.Time
+	CertificatePending   bool
 }
 
 func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*CertificateAgentRow, error) {
@@ -53,16 +92,42 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.CreatedAt,
 		&i.Agent.UpdatedAt,
 		&i.Agent.Transport,
+		&i.Agent.CertificateLifeMs,
 		&i.CertificateRevokedAt,
+		&i.CertificatePending,
 	)
 	return &i, err
+}
+
+const endCertificatesBefore = `-- name: EndCertificatesBefore :exec
+UPDATE certificates SET revoked_at = $1
+WHERE agent_id = $2 AND fingerprint <> $3 AND created_at <= $4
+  AND (revoked_at IS NULL OR revoked_at > $1)
+`
+
+type EndCertificatesBeforeParams struct {
+	At          column.Time
+	AgentID     string
+	Fingerprint string
+	CreatedAt   column.Time
+}
+
+// What was issued before the one that is used now.
+func (q *Queries) EndCertificatesBefore(ctx context.Context, arg EndCertificatesBeforeParams) error {
+	_, err := q.exec(ctx, q.endCertificatesBeforeStmt, endCertificatesBefore,
+		arg.At,
+		arg.AgentID,
+		arg.Fingerprint,
+		arg.CreatedAt,
+	)
+	return err
 }
 
 const insertAgent = `-- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)
 `
 
 type InsertAgentParams struct {
@@ -91,6 +156,7 @@ type InsertAgentParams struct {
 	CreatedAt              column.Time
 	UpdatedAt              column.Time
 	Bound                  column.Bound
+	CertificateLifeMs      int64
 }
 
 func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error {
@@ -120,23 +186,26 @@ func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error 
 		arg.CreatedAt,
 		arg.UpdatedAt,
 		arg.Bound,
+		arg.CertificateLifeMs,
 	)
 	return err
 }
 
 const insertCertificate = `-- name: InsertCertificate :exec
-INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 `
 
 type InsertCertificateParams struct {
-	Fingerprint string
-	AgentID     string
-	TenantID    string
-	Serial      string
-	NotBefore   column.Time
-	NotAfter    column.Time
-	CreatedAt   column.Time
+	Fingerprint   string
+	AgentID       string
+	TenantID      string
+	Serial        string
+	NotBefore     column.Time
+	NotAfter      column.Time
+	CreatedAt     column.Time
+	PublicKeyHash string
+	Pending       bool
 }
 
 func (q *Queries) InsertCertificate(ctx context.Context, arg InsertCertificateParams) error {
@@ -148,34 +217,37 @@ func (q *Queries) InsertCertificate(ctx context.Context, arg InsertCertificatePa
 		arg.NotBefore,
 		arg.NotAfter,
 		arg.CreatedAt,
+		arg.PublicKeyHash,
+		arg.Pending,
 	)
 	return err
 }
 
 const insertToken = `-- name: InsertToken :exec
 INSERT INTO registration_tokens (id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform,
-    capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at, certificate_life_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 `
 
 type InsertTokenParams struct {
-	ID           string
-	TenantID     string
-	Hash         string
-	Name         string
-	AgentID      string
-	Environment  string
-	GroupName    string
-	Cluster      string
-	Platform     string
-	Capabilities column.Strings
-	Labels       column.Labels
-	MaxUses      int64
-	Uses         int64
-	CreatedBy    string
-	CreatedAt    column.Time
-	ExpiresAt    column.Time
-	RevokedAt    column.Time
+	ID                string
+	TenantID          string
+	Hash              string
+	Name              string
+	AgentID           string
+	Environment       string
+	GroupName         string
+	Cluster           string
+	Platform          string
+	Capabilities      column.Strings
+	Labels            column.Labels
+	MaxUses           int64
+	Uses              int64
+	CreatedBy         string
+	CreatedAt         column.Time
+	ExpiresAt         column.Time
+	RevokedAt         column.Time
+	CertificateLifeMs int64
 }
 
 func (q *Queries) InsertToken(ctx context.Context, arg InsertTokenParams) error {
@@ -197,6 +269,7 @@ func (q *Queries) InsertToken(ctx context.Context, arg InsertTokenParams) error 
 		arg.CreatedAt,
 		arg.ExpiresAt,
 		arg.RevokedAt,
+		arg.CertificateLifeMs,
 	)
 	return err
 }
@@ -234,13 +307,13 @@ DELETE FROM certificates WHERE agent_id = $1 AND not_after < $2
 `
 
 type PruneCertificatesParams struct {
-	AgentID string
-	At      column.Time
+	AgentID     string
+	EndedBefore column.Time
 }
 
-// A certificate that has run out proves nothing, so nobody asks for it.
+// One that ended so long ago is not even good for recovery, so nobody asks for it.
 func (q *Queries) PruneCertificates(ctx context.Context, arg PruneCertificatesParams) error {
-	_, err := q.exec(ctx, q.pruneCertificatesStmt, pruneCertificates, arg.AgentID, arg.At)
+	_, err := q.exec(ctx, q.pruneCertificatesStmt, pruneCertificates, arg.AgentID, arg.EndedBefore)
 	return err
 }
 
@@ -248,7 +321,7 @@ const resumeAgent = `-- name: ResumeAgent :execrows
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
 `
 
@@ -271,6 +344,7 @@ type ResumeAgentParams struct {
 	UpdatedAt              column.Time
 	AllowedCapabilities    column.Strings
 	Bound                  column.Bound
+	CertificateLifeMs      int64
 }
 
 // What people decided and what heartbeats say is not the agent's to change.
@@ -294,6 +368,7 @@ func (q *Queries) ResumeAgent(ctx context.Context, arg ResumeAgentParams) (int64
 		arg.UpdatedAt,
 		arg.AllowedCapabilities,
 		arg.Bound,
+		arg.CertificateLifeMs,
 	)
 	if err != nil {
 		return 0, err
@@ -302,7 +377,8 @@ func (q *Queries) ResumeAgent(ctx context.Context, arg ResumeAgentParams) (int64
 }
 
 const revokeCertificates = `-- name: RevokeCertificates :exec
-UPDATE certificates SET revoked_at = $1 WHERE agent_id = $2 AND revoked_at IS NULL
+UPDATE certificates SET revoked_at = $1
+WHERE agent_id = $2 AND (revoked_at IS NULL OR revoked_at > $1)
 `
 
 type RevokeCertificatesParams struct {
@@ -334,6 +410,45 @@ func (q *Queries) RevokeToken(ctx context.Context, arg RevokeTokenParams) (int64
 	return result.RowsAffected()
 }
 
+const setAgentCertificate = `-- name: SetAgentCertificate :exec
+UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4 WHERE id = $1
+`
+
+type SetAgentCertificateParams struct {
+	ID                     string
+	CertificateFingerprint string
+	CertificateNotAfter    column.Time
+	PublicKeyHash          string
+}
+
+func (q *Queries) SetAgentCertificate(ctx context.Context, arg SetAgentCertificateParams) error {
+	_, err := q.exec(ctx, q.setAgentCertificateStmt, setAgentCertificate,
+		arg.ID,
+		arg.CertificateFingerprint,
+		arg.CertificateNotAfter,
+		arg.PublicKeyHash,
+	)
+	return err
+}
+
+const setEncryptionKey = `-- name: SetEncryptionKey :execrows
+UPDATE agents SET encryption_key = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
+`
+
+type SetEncryptionKeyParams struct {
+	TenantID      string
+	ID            string
+	EncryptionKey string
+}
+
+func (q *Queries) SetEncryptionKey(ctx context.Context, arg SetEncryptionKeyParams) (int64, error) {
+	result, err := q.exec(ctx, q.setEncryptionKeyStmt, setEncryptionKey, arg.TenantID, arg.ID, arg.EncryptionKey)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const spendToken = `-- name: SpendToken :execrows
 UPDATE registration_tokens SET uses = uses + 1
 WHERE id = $1 AND tenant_id = $2
@@ -355,7 +470,7 @@ func (q *Queries) SpendToken(ctx context.Context, arg SpendTokenParams) (int64, 
 }
 
 const tokenByHash = `-- name: TokenByHash :one
-SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at FROM registration_tokens WHERE hash = $1
+SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at, certificate_life_ms FROM registration_tokens WHERE hash = $1
 `
 
 func (q *Queries) TokenByHash(ctx context.Context, hash string) (*RegistrationToken, error) {
@@ -379,6 +494,7 @@ func (q *Queries) TokenByHash(ctx context.Context, hash string) (*RegistrationTo
 		&i.CreatedAt,
 		&i.ExpiresAt,
 		&i.RevokedAt,
+		&i.CertificateLifeMs,
 	)
 	return &i, err
 }
@@ -421,7 +537,7 @@ func (q *Queries) TokenUse(ctx context.Context, arg TokenUseParams) (*TokenUseRo
 }
 
 const tokens = `-- name: Tokens :many
-SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at FROM registration_tokens WHERE tenant_id = $1
+SELECT id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform, capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at, certificate_life_ms FROM registration_tokens WHERE tenant_id = $1
 `
 
 // A list; see Agents.
@@ -452,6 +568,7 @@ func (q *Queries) Tokens(ctx context.Context, tenantID string) ([]*RegistrationT
 			&i.CreatedAt,
 			&i.ExpiresAt,
 			&i.RevokedAt,
+			&i.CertificateLifeMs,
 		); err != nil {
 			return nil, err
 		}

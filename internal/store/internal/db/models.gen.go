@@ -49,6 +49,7 @@ type Agent struct {
 	CreatedAt              column.Time
 	UpdatedAt              column.Time
 	Transport              string
+	CertificateLifeMs      int64
 }
 
 type Artifact struct {
@@ -79,6 +80,19 @@ type Audit struct {
 	Remote   string
 	Outcome  string
 	Detail   string
+}
+
+type Certificate struct {
+	Fingerprint   string
+	AgentID       string
+	TenantID      string
+	Serial        string
+	NotBefore     column.Time
+	NotAfter      column.Time
+	RevokedAt     column.Time
+	CreatedAt     column.Time
+	Pending       bool
+	PublicKeyHash string
 }
 
 type Command struct {
@@ -124,23 +138,24 @@ type Deployment struct {
 }
 
 type RegistrationToken struct {
-	ID           string
-	TenantID     string
-	Hash         string
-	Name         string
-	AgentID      string
-	Environment  string
-	GroupName    string
-	Cluster      string
-	Platform     string
-	Capabilities column.Strings
-	Labels       column.Labels
-	MaxUses      int64
-	Uses         int64
-	CreatedBy    string
-	CreatedAt    column.Time
-	ExpiresAt    column.Time
-	RevokedAt    column.Time
+	ID                string
+	TenantID          string
+	Hash              string
+	Name              string
+	AgentID           string
+	Environment       string
+	GroupName         string
+	Cluster           string
+	Platform          string
+	Capabilities      column.Strings
+	Labels            column.Labels
+	MaxUses           int64
+	Uses              int64
+	CreatedBy         string
+	CreatedAt         column.Time
+	ExpiresAt         column.Time
+	RevokedAt         column.Time
+	CertificateLifeMs int64
 }
 
 type Rollout struct {

@@ -134,6 +134,11 @@ func (c *caller) run(ctx context.Context, url, token, caFile string) error {
 	if err != nil {
 		return err
 	}
+	_, next, err := newKey()
+	if err != nil {
+		return err
+	}
+	get(c, func(a *AgentRenewAnswer) *CertificateResponse { return a.JSON200 })(200)(plain.AgentRenewWithResponse(ctx, identity.AgentId, CertificateRequest{Csr: next}))
 	bearer := get(c, func(a *AgentTokenAnswer) *AgentToken { return a.JSON200 })(200)(plain.AgentTokenWithResponse(ctx))
 	agent, err := client(bearer.Token, cert)
 	if err != nil {

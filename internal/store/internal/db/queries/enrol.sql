@@ -1,7 +1,7 @@
 -- name: InsertToken :exec
 INSERT INTO registration_tokens (id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform,
-    capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+    capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at, certificate_life_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
 -- name: TokenByHash :one
 SELECT * FROM registration_tokens WHERE hash = $1;
@@ -33,29 +33,48 @@ ON CONFLICT (token_id, public_key_hash) DO NOTHING;
 -- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26);
 
 -- name: ResumeAgent :execrows
 -- What people decided and what heartbeats say is not the agent's to change.
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
 
 -- name: InsertCertificate :exec
-INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: RevokeCertificates :exec
-UPDATE certificates SET revoked_at = sqlc.arg(at) WHERE agent_id = sqlc.arg(agent_id) AND revoked_at IS NULL;
+UPDATE certificates SET revoked_at = sqlc.arg(at)
+WHERE agent_id = sqlc.arg(agent_id) AND (revoked_at IS NULL OR revoked_at > sqlc.arg(at));
+
+-- name: AdoptCertificate :one
+UPDATE certificates SET pending = FALSE WHERE fingerprint = $1 AND pending RETURNING *;
+
+-- name: EndCertificatesBefore :exec
+-- What was issued before the one that is used now.
+UPDATE certificates SET revoked_at = sqlc.arg(at)
+WHERE agent_id = sqlc.arg(agent_id) AND fingerprint <> sqlc.arg(fingerprint) AND created_at <= sqlc.arg(created_at)
+  AND (revoked_at IS NULL OR revoked_at > sqlc.arg(at));
+
+-- name: SetAgentCertificate :exec
+UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4 WHERE id = $1;
+
+-- name: SetEncryptionKey :execrows
+UPDATE agents SET encryption_key = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
+
+-- name: AgentLifecycle :one
+SELECT lifecycle FROM agents WHERE tenant_id = $1 AND id = $2;
 
 -- name: CertificateAgent :one
-SELECT sqlc.embed(a), c.revoked_at AS certificate_revoked_at
+SELECT sqlc.embed(a), c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1;
 
 -- name: PruneCertificates :exec
--- A certificate that has run out proves nothing, so nobody asks for it.
-DELETE FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after < sqlc.arg(at);
+-- One that ended so long ago is not even good for recovery, so nobody asks for it.
+DELETE FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after < sqlc.arg(ended_before);

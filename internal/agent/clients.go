@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+// clients are the HTTP clients by which the agent reaches its server: they
+// present its certificate and trust its server's authority alone. They have no
+// timeout, for they carry streams. They are safe for concurrent use.
+type clients struct {
+	dir       string
+	handshake time.Duration
+	now       func() time.Time
+
+	plain     *http.Client // HTTP/2
+	upgrading *http.Client // HTTP/1.1, which a WebSocket needs
+}
+
+func newClients(dir string, handshake time.Duration, now func() time.Time) (*clients, error) {
+	c := &clients{dir: dir, handshake: handshake, now: now}
+	plain, upgrading := &renewable{}, &renewable{}
+	c.plain, c.upgrading = &http.Client{Transport: plain}, &http.Client{Transport: upgrading}
+	return c, c.renew()
+}
+
+// renew has new connections made with the key, the certificate and the roots
+// that the data folder has now. What is under way goes on over the old ones.
+func (c *clients) renew() error {
+	cfg, err := c.tlsConfig()
+	if err != nil {
+		return err
+	}
+	for client, http2 := range map[*http.Client]bool{c.plain: true, c.upgrading: false} {
+		client.Transport.(*renewable).use(c.transport(cfg.Clone(), http2)) //nolint:errcheck // newClients has made it
+	}
+	return nil
+}
+
+func (c *clients) tlsConfig() (*tls.Config, error) {
+	ca, err := os.ReadFile(filepath.Join(c.dir, caFile))
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("identity: %s holds no certificate", filepath.Join(c.dir, caFile))
+	}
+	credential, err := loadCredential(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	// The server knows the issuer, which would cost it memory for each agent
+	// that is connected.
+	credential.Certificate = credential.Certificate[:1]
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: roots, Time: c.now,
+		// Given even when the server does not name its issuer.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return credential, nil },
+	}, nil
+}
+
+func (c *clients) transport(cfg *tls.Config, http2 bool) *http.Transport {
+	if !http2 {
+		cfg.NextProtos = []string{"http/1.1"}
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:   http2,
+		TLSHandshakeTimeout: c.handshake,
+		IdleConnTimeout:     90 * time.Second,
+		MaxIdleConns:        2,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second},
+		TLSClientConfig:     cfg,
+	}
+}
+
+// renewable is a transport that can be replaced while it is in use.
+type renewable struct {
+	current atomic.Pointer[http.Transport]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *renewable) RoundTrip(req *http.Request) (*http.Response, error) {
+	return r.current.Load().RoundTrip(req)
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+func (r *renewable) CloseIdleConnections() { r.current.Load().CloseIdleConnections() }
+
+// use takes another transport. Connections of the one before are closed when
+// nothing is under way on them.
+func (r *renewable) use(next *http.Transport) {
+	if before := r.current.Swap(next); before != nil {
+		before.CloseIdleConnections()
+	}
+}

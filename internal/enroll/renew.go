@@ -1,0 +1,138 @@
+package enroll
+
+import (
+	"context"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+)
+
+// Policy is what an installation allows certificates to be.
+type Policy struct {
+	// Life is how long an agent's certificate is good when nobody says else.
+	Life time.Duration
+	// ByEnvironment says else for the agents of an environment.
+	ByEnvironment map[string]time.Duration
+	// MaxLife is the longest that a token, an environment or a request gets.
+	MaxLife time.Duration
+	// Recovery is for how long after its end a certificate still proves its
+	// agent to get a new one, and nothing else; 0 is not at all.
+	Recovery time.Duration
+}
+
+// MinLife is the shortest life of a certificate.
+const MinLife = 10 * time.Second
+
+// overlap is for how long, at the most, a certificate goes on beside the newer
+// one that is used already: for requests that are under way. A short one has a
+// tenth of its life.
+const overlap = time.Minute
+
+func (p *Policy) check(location string, life time.Duration) error {
+	if life != 0 && (life < MinLife || life > p.MaxLife) {
+		return fault.InvalidField(location, "a certificate lives from %s to %s here, not %s", MinLife, p.MaxLife, life)
+	}
+	return nil
+}
+
+// life is how long an agent's next certificate is good: as its token says, or
+// its environment, or the server. A request may make it shorter.
+func (p *Policy) life(a *fleet.Agent, askedSeconds int) (time.Duration, error) {
+	life := a.CertificateLife
+	if life == 0 {
+		life = p.ByEnvironment[a.Environment]
+	}
+	if life == 0 {
+		life = p.Life
+	}
+	life = min(life, p.MaxLife)
+	asked := time.Duration(askedSeconds) * time.Second
+	if err := p.check("body.certificateLifeSeconds", asked); err != nil {
+		return 0, err
+	}
+	if asked != 0 {
+		life = min(life, asked)
+	}
+	return life, nil
+}
+
+// Renewal is all that is stored when an agent gets its next certificate.
+type Renewal struct {
+	Agent *fleet.Agent
+	Cert  Issued
+	// EncryptionKey is the agent's new public key for sealed payloads, in
+	// base64; empty when it keeps the one that it has.
+	EncryptionKey string
+	At            time.Time
+	ForgetBefore  time.Time
+}
+
+// Renew issues an agent's next certificate, for a key that is not the one of
+// the certificate that the agent proves itself by. That one goes on until the
+// new one is used for the first time, so that an agent that never gets the
+// answer has lost nothing; it may ask as often as it likes.
+//
+// With expired, the agent proved itself by a certificate that has ended less
+// than the policy's recovery time ago.
+func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired bool, req *api.CertificateRequest) (*Issued, error) {
+	csr, err := s.issuer.ParseCSR(req.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if csr.PublicKeyHash == keyInUse {
+		return nil, fault.InvalidField("body.csr", "it is for the key that the agent has already: make a new key for each certificate")
+	}
+	a, err := s.byID(ctx, c.TenantID, c.AgentID)
+	if err != nil {
+		return nil, err
+	}
+	if a == nil {
+		return nil, refused()
+	}
+	if err := notRevoked(a); err != nil {
+		return nil, err
+	}
+	life, err := s.policy.life(a, req.CertificateLifeSeconds)
+	if err != nil {
+		return nil, err
+	}
+	issued, err := s.issuer.IssueAgent(csr, a.TenantID, a.ID, life)
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	if err := s.store.Renew(ctx, &Renewal{
+		Agent: a, Cert: *issued, EncryptionKey: req.EncryptionPublicKey, At: now, ForgetBefore: now.Add(-s.policy.Recovery),
+	}); err != nil {
+		return nil, err
+	}
+	e := access.Event{
+		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "agent.renew", Object: a.ID, Remote: c.Remote, Outcome: "ok",
+		Detail: "certificate until " + issued.NotAfter.UTC().Format(time.RFC3339),
+	}
+	if expired {
+		e.Action = "agent.recover"
+	}
+	s.audit.Audit(ctx, e)
+	s.log.InfoContext(ctx, "certificate renewed", "agent", a.ID, "name", a.Name, "until", issued.NotAfter, "recovered", expired)
+	return issued, nil
+}
+
+// Adopt notes that an agent uses a certificate that was pending: those before
+// it end a moment later. life is the certificate's. It is idempotent.
+func (s *Service) Adopt(ctx context.Context, a *fleet.Agent, fingerprint string, life time.Duration) error {
+	adopted, err := s.store.Adopt(ctx, fingerprint, s.now().Add(min(overlap, life/10)))
+	if adopted {
+		s.notify.AgentChanged(a.TenantID, a.ID)
+	}
+	return err
+}
+
+// Recovers reports whether a certificate that ended at a time may still be
+// used to get a new one.
+func (s *Service) Recovers(ended time.Time) bool {
+	return s.now().Before(ended.Add(s.policy.Recovery))
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/enroll"
+	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/store/internal/column"
+	"stella-ops.org/stella/internal/store/internal/db"
+)
+
+// Renew implements enroll.Store.
+func (s *Store) Renew(ctx context.Context, r *enroll.Renewal) error {
+	return s.write(ctx, "renew the certificate of agent "+r.Agent.ID, func(q *db.Queries) error {
+		if err := mayRenew(ctx, q, r); err != nil {
+			return err
+		}
+		if err := q.InsertCertificate(ctx, certificateRow(r.Agent, &r.Cert, true, r.At)); err != nil {
+			return err
+		}
+		return q.PruneCertificates(ctx, db.PruneCertificatesParams{AgentID: r.Agent.ID, EndedBefore: column.At(r.ForgetBefore)})
+	})
+}
+
+// mayRenew refuses an agent that was revoked or deleted at this very moment,
+// and takes its encryption key, if it has a new one.
+func mayRenew(ctx context.Context, q *db.Queries, r *enroll.Renewal) error {
+	a := r.Agent
+	if r.EncryptionKey != "" {
+		n, err := q.SetEncryptionKey(ctx, db.SetEncryptionKeyParams{TenantID: a.TenantID, ID: a.ID, EncryptionKey: r.EncryptionKey})
+		if err != nil || n > 0 {
+			return err
+		}
+	}
+	lifecycle, ok, err := one(q.AgentLifecycle(ctx, db.AgentLifecycleParams{TenantID: a.TenantID, ID: a.ID}))
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return agentNotFound(a.ID)
+	case lifecycle == string(api.LifecycleRevoked):
+		return fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", a.ID)
+	}
+	return nil
+}
+
+// Adopt implements enroll.Store.
+func (s *Store) Adopt(ctx context.Context, fingerprint string, endOthers time.Time) (adopted bool, err error) {
+	err = s.write(ctx, "adopt a certificate", func(q *db.Queries) error {
+		adopted = false
+		c, ok, err := one(q.AdoptCertificate(ctx, fingerprint))
+		if err != nil || !ok {
+			return err
+		}
+		adopted = true
+		if err := q.EndCertificatesBefore(ctx, db.EndCertificatesBeforeParams{
+			AgentID: c.AgentID, Fingerprint: c.Fingerprint, CreatedAt: c.CreatedAt, At: column.At(endOthers),
+		}); err != nil {
+			return err
+		}
+		return q.SetAgentCertificate(ctx, db.SetAgentCertificateParams{
+			ID: c.AgentID, CertificateFingerprint: c.Fingerprint, CertificateNotAfter: c.NotAfter, PublicKeyHash: c.PublicKeyHash,
+		})
+	})
+	return adopted && err == nil, err
+}
+
+func certificateRow(a *fleet.Agent, c *enroll.Issued, pending bool, at time.Time) db.InsertCertificateParams {
+	return db.InsertCertificateParams{
+		Fingerprint: c.Fingerprint, AgentID: a.ID, TenantID: a.TenantID, Serial: c.Serial, PublicKeyHash: c.PublicKeyHash,
+		NotBefore: column.At(c.NotBefore), NotAfter: column.At(c.NotAfter), Pending: pending, CreatedAt: column.At(at),
+	}
+}
