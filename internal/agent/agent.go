@@ -15,8 +15,10 @@ import (
 	"slices"
 	"time"
 
+	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/journal"
+	"stella-ops.org/stella/internal/agent/localapi"
 	"stella-ops.org/stella/internal/daemon"
 	"stella-ops.org/stella/internal/deploy"
 	"stella-ops.org/stella/internal/executor"
@@ -78,7 +80,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var conn *connector
 	var keep *keeper
 	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
-	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*renewalReport, error) { return keep.Renew(ctx, force) }), a.Log)
+	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*api.CertificateRenewal, error) { return keep.Renew(ctx, force) }), a.Log)
 	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
 	a.capabilities.probe(ctx)
 
@@ -118,6 +120,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	return daemon.Run(ctx,
 		daemon.Task{Name: "link", Run: conn.Run},
 		daemon.Task{Name: "certificate", Run: keep.Run},
+		daemon.Task{Name: "local socket", Run: func(ctx context.Context) error {
+			if err := localapi.Serve(ctx, cfg.socket(), localapi.Agent{Renew: keep.Renew}); err != nil {
+				// The agent works without it.
+				a.Log.WarnContext(ctx, "programs on this host cannot talk to the agent", "error", err)
+				<-ctx.Done()
+			}
+			return nil
+		}},
 		daemon.Task{Name: "capabilities", Run: func(ctx context.Context) error { return a.watchCapabilities(ctx, conn) }},
 	)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/atomicfile"
 	"stella-ops.org/stella/internal/executor/ssh"
@@ -26,7 +27,7 @@ const drainedWords = "drained by a command"
 
 // builtins are the commands that the agent can do itself. The others of the
 // built-in types are for an executable.
-func (a *Agent) builtins(run *runner, changed func(), renew func(ctx context.Context, force bool) (*renewalReport, error)) map[string]command.Builtin {
+func (a *Agent) builtins(run *runner, changed func(), renew func(ctx context.Context, force bool) (*api.CertificateRenewal, error)) map[string]command.Builtin {
 	return map[string]command.Builtin{
 		"drain": func(_ context.Context, payload json.RawMessage) (any, error) {
 			if err := a.drain(payload); err != nil {
@@ -50,9 +51,7 @@ func (a *Agent) builtins(run *runner, changed func(), renew func(ctx context.Con
 			return ssh.Scan(ctx, &req)
 		},
 		"renew-certificate": func(ctx context.Context, payload json.RawMessage) (any, error) {
-			var p struct {
-				Force bool `json:"force"`
-			}
+			var p api.RenewalRequest
 			if len(payload) > 0 {
 				if err := json.Unmarshal(payload, &p); err != nil {
 					return nil, fmt.Errorf("the payload of renew-certificate is an object with an optional force, true or false: %w", err)

@@ -28,6 +28,7 @@ type Config struct {
 	CommandsDir          string        `name:"commands-dir" help:"folder with an executable for each type of command that the agent's user adds; commands.d in the data folder when left out"`
 	CertAutoRenew        bool          `name:"cert-auto-renew" default:"true" help:"renew the certificate when it is time"`
 	CertRenewalThreshold time.Duration `name:"cert-renewal-threshold" default:"168h" help:"how long before its end to renew the certificate; never later than when two thirds of its life are over"`
+	Socket               string        `name:"socket" help:"Unix socket at which programs on this host talk to the agent; agent.sock in the data folder when left out"`
 	DockerHost           string        `name:"docker-host" help:"the Docker Engine's address; the usual socket when left out"`
 	CPUPercent           int           `name:"limit-cpu" default:"0" help:"CPU use in percent above which no new task is taken; 0 is no limit"`
 	MemoryPercent        int           `name:"limit-memory" default:"0" help:"the same for memory"`
@@ -65,4 +66,11 @@ func (c *Config) commandsDir() string {
 		return c.CommandsDir
 	}
 	return filepath.Join(c.Data, "commands.d")
+}
+
+func (c *Config) socket() string {
+	if c.Socket != "" {
+		return c.Socket
+	}
+	return filepath.Join(c.Data, "agent.sock")
 }

@@ -31,15 +31,6 @@ type keeper struct {
 	one sync.Mutex // one renewal at a time
 }
 
-// renewalReport is what a renewal brought, as commands answer it.
-type renewalReport struct {
-	Renewed  bool      `json:"renewed"`
-	NotAfter time.Time `json:"notAfter"`
-	// RenewsAt is when the agent will renew it by itself.
-	RenewsAt time.Time `json:"renewsAt"`
-	Serial   string    `json:"serial"`
-}
-
 // renewalWindow is when a certificate is due to be renewed: at the latest when
 // two thirds of its life are over, or earlier by the threshold, if that leaves
 // half of its life. Chance puts each agent's somewhere in the tenth of a life
@@ -124,7 +115,7 @@ func (k *keeper) retry(failures int) time.Duration {
 
 // Renew gets the next certificate, if it is due or forced, and has it used. It
 // blocks until the server has answered, and makes one attempt.
-func (k *keeper) Renew(ctx context.Context, force bool) (*renewalReport, error) {
+func (k *keeper) Renew(ctx context.Context, force bool) (*api.CertificateRenewal, error) {
 	k.one.Lock()
 	defer k.one.Unlock()
 	leaf, err := k.leaf()
@@ -146,8 +137,8 @@ func (k *keeper) Renew(ctx context.Context, force bool) (*renewalReport, error) 
 	return report(next, threshold, true), nil
 }
 
-func report(leaf *x509.Certificate, threshold time.Duration, renewed bool) *renewalReport {
-	return &renewalReport{Renewed: renewed, NotAfter: leaf.NotAfter, RenewsAt: renewsAt(leaf, threshold).UTC(), Serial: leaf.SerialNumber.Text(16)}
+func report(leaf *x509.Certificate, threshold time.Duration, renewed bool) *api.CertificateRenewal {
+	return &api.CertificateRenewal{Renewed: renewed, NotAfter: leaf.NotAfter, RenewsAt: renewsAt(leaf, threshold).UTC(), Serial: leaf.SerialNumber.Text(16)}
 }
 
 // ask asks the server for a certificate for a new key, and keeps both.

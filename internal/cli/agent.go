@@ -19,6 +19,7 @@ func (a *app) agentCommand() *cobra.Command {
 		a.agentBootstrapCommand(), a.agentListCommand(), a.agentShowCommand(), a.agentStatusCommand(),
 		a.agentCommandShortcut("drain", "Let an agent take no new tasks, until it is resumed", drainHelp, true),
 		a.agentCommandShortcut("resume", "Let a drained agent take new tasks again", "", false),
+		a.agentRenewCertCommand(),
 		a.agentLifecycleCommand("activate", "Let a deactivated agent work again", "is active", false, (*client.Client).ActivateAgent),
 		a.agentLifecycleCommand("deactivate", "Give an agent no work, and keep its identity", "is inactive and gets no work", false, (*client.Client).DeactivateAgent),
 		a.agentLifecycleCommand("revoke", "End an agent's identity for ever, and keep its record", "is revoked", true, (*client.Client).RevokeAgent),

@@ -18,7 +18,7 @@ type bootstrapFlags struct {
 	name, id, env, group, cluster, platform string
 	capability, capabilities                []string
 	labels                                  []string
-	ttl                                     time.Duration
+	ttl, certLife                           time.Duration
 	uses                                    int
 }
 
@@ -26,10 +26,13 @@ func (f *bootstrapFlags) request() (api.RegistrationTokenRequest, error) {
 	req := api.RegistrationTokenRequest{
 		Name: f.name, AgentID: f.id, Environment: f.env, Group: f.group, Cluster: f.cluster, Platform: f.platform,
 		Capabilities: append(slices.Clone(f.capability), f.capabilities...),
-		TTLSeconds:   int(seconds(f.ttl)), MaxUses: f.uses,
+		TTLSeconds:   int(seconds(f.ttl)), MaxUses: f.uses, CertificateLifeSeconds: int(seconds(f.certLife)),
 	}
 	if f.ttl < 0 {
 		return req, wrongUse("give one as in --ttl 15m", "--ttl %s is no life for a token", f.ttl)
+	}
+	if f.certLife < 0 {
+		return req, wrongUse("give one as in --cert-life 720h", "--cert-life %s is no life for a certificate", f.certLife)
 	}
 	if f.uses > 1 && (f.name != "" || f.id != "") {
 		return req, wrongUse("leave --name and --id out, or --uses", "a token that binds a name is for one agent")
@@ -83,6 +86,7 @@ agent knows the server.`,
 	flags.StringSliceVar(&f.capabilities, "capabilities", nil, "the same as a `list`, as in docker,health_check")
 	flags.StringArrayVar(&f.labels, "label", nil, "a label, as in `key=value`; may be given several times")
 	flags.DurationVar(&f.ttl, "ttl", 15*time.Minute, "how long the token can be used")
+	flags.DurationVar(&f.certLife, "cert-life", 0, "how long the agent's certificates are good; as the server says when left out")
 	flags.IntVar(&f.uses, "uses", 1, "how many agents can register with it")
 	complete(cmd, "platform", fixed("linux", "windows", "docker"))
 	return cmd

@@ -323,3 +323,31 @@ func (a *app) completeGroups(cmd *cobra.Command, args []string, prefix string) (
 		return keysOf(groups), nil
 	})(cmd, args, prefix)
 }
+
+// askAgent sends a command to one agent, waits, and reads its answer into a
+// value. It returns the agent's name. When the agent does not answer, or says
+// that it failed, the error says what it could not do, and what to do next.
+func (a *app) askAgent(ctx context.Context, c *client.Client, agent string, req api.CommandRequest, into any, couldNot, next string) (string, error) {
+	sent, err := c.SendCommand(ctx, agent, req)
+	if err != nil {
+		return "", err
+	}
+	if _, err := a.untilDone(ctx, c, sent); err != nil {
+		return "", err
+	}
+	answers, err := recipientsOf(ctx, c, sent.ID, "", 1)
+	if err != nil {
+		return "", err
+	}
+	if len(answers) == 0 {
+		return "", a.reachedNobody(sent)
+	}
+	d := answers[0]
+	if d.State != api.CommandAcknowledged {
+		return "", failed(next, "%s %s: %s", d.AgentName, couldNot, first(out.Plain(d.Error), "it did not answer in time"))
+	}
+	if err := json.Unmarshal(d.Result, into); err != nil {
+		return "", fmt.Errorf("the agent's answer: %w", err)
+	}
+	return d.AgentName, nil
+}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"strconv"
 
@@ -52,30 +51,13 @@ the line to --host-key.`,
 			if err != nil {
 				return err
 			}
-			ctx := cmd.Context()
-			sent, err := c.SendCommand(ctx, agent, api.CommandRequest{Type: "ssh-scan", Payload: payload, ExpiresIn: 30})
-			if err != nil {
-				return err
-			}
-			if _, err := a.untilDone(ctx, c, sent); err != nil {
-				return err
-			}
-			answers, err := recipientsOf(ctx, c, sent.ID, "", 1)
-			if err != nil {
-				return err
-			}
-			if len(answers) == 0 {
-				return a.reachedNobody(sent)
-			}
-			if d := answers[0]; d.State != api.CommandAcknowledged {
-				return failed("is the agent up (`stella agent show "+agent+"`), and is the host reachable from there?",
-					"%s could not look at %s: %s", d.AgentName, names[0], first(out.Plain(d.Error), "it did not answer in time"))
-			}
 			var found scanned
-			if err := json.Unmarshal(answers[0].Result, &found); err != nil {
-				return fmt.Errorf("the agent's answer: %w", err)
+			name, err := a.askAgent(cmd.Context(), c, agent, api.CommandRequest{Type: "ssh-scan", Payload: payload, ExpiresIn: 30}, &found,
+				"could not look at "+names[0], "is the agent up (`stella agent show "+agent+"`), and is the host reachable from there?")
+			if err != nil {
+				return err
 			}
-			return a.io.Write(a.format, &found, func() { a.showScanned(&found, answers[0].AgentName) })
+			return a.io.Write(a.format, &found, func() { a.showScanned(&found, name) })
 		},
 	}
 	cmd.Flags().StringVar(&agent, "agent", "", "the `agent` that looks, by name or id")

@@ -2,6 +2,7 @@ package testkit_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
@@ -324,5 +325,62 @@ func TestLifeOfCertificates(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "lives from 10s to 100h") {
 			t.Errorf("a token for certificates of %d s: %v", seconds, err)
 		}
+	}
+}
+
+// On the agent's host by its local socket, and from afar through the server.
+func TestRenewCertByCommand(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	a := cp.StartAgent("web", func(c *agent.Config) { c.Socket = filepath.Join(t.TempDir(), "s") })
+	stella := func(args ...string) (out string, code int) {
+		t.Helper()
+		ca := filepath.Join(cp.Data, "ca.pem")
+		p := startProgram(t, "", []string{"STELLA_SERVER=" + cp.URL, "STELLA_TOKEN=" + cp.AdminToken, "STELLA_CA=" + ca}, "stella", append([]string{"agent", "renew-cert"}, args...)...)
+		<-p.done // its exit code says it
+		return p.stdout.String() + p.stderr.String(), p.cmd.ProcessState.ExitCode()
+	}
+	for _, where := range [][]string{{"--socket", a.Config.Socket}, {"web"}, {"--agent-id", "web"}} {
+		before := credential(t, a)
+		out, code := stella(where...)
+		if code != 0 || !strings.Contains(out, "is not due: it is valid until 2") || !strings.Contains(out, "--force") || credential(t, a) != before {
+			t.Errorf("%q, which is not due: %d %s", where, code, out)
+		}
+		out, code = stella(append(where, "--force")...)
+		if code != 0 || !strings.Contains(out, "has a new certificate, valid until 2") || credential(t, a) == before {
+			t.Errorf("%q by force: %d %s", where, code, out)
+		}
+		// The renewed one is used at once.
+		testkit.Eventually(t, 10*time.Second, "the link over the new certificate", func() (bool, string) {
+			shown, err := cp.Client.Agent(t.Context(), "web")
+			if err != nil {
+				return false, err.Error()
+			}
+			cert, err := tls.X509KeyPair([]byte(credential(t, a)), []byte(credential(t, a)))
+			return err == nil && shown.CertificateFingerprint == fmt.Sprintf("%x", sha256.Sum256(cert.Leaf.Raw)), shown.CertificateFingerprint
+		})
+	}
+	for _, tc := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--socket", filepath.Join(t.TempDir(), "none")}, 1, "does not answer at"},
+		{[]string{"web", "--socket", a.Config.Socket}, 2, "--socket is for the agent of this host"},
+		{[]string{"web", "--agent-id", "other"}, 2, "are two"},
+		{[]string{"nobody"}, 3, "there is no agent"},
+	} {
+		if out, code := stella(tc.args...); code != tc.code || !strings.Contains(out, tc.want) {
+			t.Errorf("%q: %d %s", tc.args, code, out)
+		}
+	}
+	if info, err := os.Stat(a.Config.Socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(a.Config.Socket); err == nil {
+		t.Error("the socket is there still")
 	}
 }
