@@ -179,6 +179,9 @@ type HeartbeatResponse struct {
 	ServerTime time.Time `json:"serverTime" doc:"The server's clock, to measure skew by."`
 	// ReconnectWindowMs spreads a fleet that has lost its server.
 	ReconnectWindowMs int64 `json:"reconnectWindowMs,omitempty" doc:"After losing the server, wait a random part of this, in milliseconds, before the next request."`
+	// Trust is empty while the agent's certificate is of the present one.
+	Trust         string `json:"trust,omitempty" doc:"Names what agents are to trust, when the certificate was issued under another trust: renew it."`
+	TrustSpreadMs int64  `json:"trustSpreadMs,omitempty" doc:"Within how many milliseconds to renew it, at a moment that chance chooses."`
 }
 
 // AgentToken is the answer of POST /api/v1/agents/token.

@@ -20,6 +20,11 @@ var operations = map[string][]any{
 	"agent.deactivate": {(*Client).DeactivateAgent},
 	"agent.revoke":     {(*Client).RevokeAgent},
 
+	"ca.status":   {(*Client).CA},
+	"ca.prepare":  {(*Client).PrepareCA},
+	"ca.activate": {(*Client).ActivateCA},
+	"ca.retire":   {(*Client).RetireCA},
+
 	"target.list":   {(*Client).TargetPage, (*Client).Targets},
 	"target.get":    {(*Client).Target},
 	"target.create": {(*Client).CreateTarget},
@@ -82,7 +87,7 @@ var operations = map[string][]any{
 // agent, with a key, a certificate and a journal of its own, and not a person
 // with an API token. internal/agent does, and docs/protocol.md shows how.
 var ofAgents = map[string]bool{
-	"agent.register": true, "agent.token": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
+	"agent.register": true, "agent.token": true, "agent.renew": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
 	"agent.events": true, "agent.artifact": true, "agent.task-stream": true, "command.ack": true,
 }
 

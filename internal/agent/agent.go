@@ -106,10 +106,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if conn, err = newConnector(a, id, server, run, commands); err != nil {
 		return err
 	}
-	keep = &keeper{agent: a, calls: run.calls, renewed: func() error {
+	keep = &keeper{agent: a, calls: run.calls, looked: make(chan struct{}, 1), renewed: func() error {
 		defer conn.renewed()
 		return server.renew()
 	}}
+	conn.follow = keep.follow
 	run.calls.recover = func(ctx context.Context) error {
 		_, err := keep.Renew(ctx, true)
 		return err

@@ -32,6 +32,8 @@ type connector struct {
 	log      *slog.Logger
 	beat     chan struct{} // a heartbeat is wanted now
 	anew     chan struct{} // the certificate is another: the link is to be made anew
+	// follow is told when the server wants the certificate to be renewed.
+	follow func(trust string, spread time.Duration, anew bool)
 
 	usage    usageMeter
 	failures int          // in a row, over all carriers; owned by Run
@@ -240,6 +242,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *sta
 	if at := welcome.GetServerTime(); at != nil {
 		c.agent.clock.compare(ctx, c.log, at.AsTime())
 	}
+	c.follow(welcome.GetTrust(), time.Duration(welcome.GetTrustSpreadMs())*time.Millisecond, true)
 	c.run.reconnected()
 	c.commands.Reconnected()
 
@@ -374,6 +377,7 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 			if w := f.HeartbeatAck.GetReconnectWindowMs(); w > 0 {
 				c.window.Store(w)
 			}
+			c.follow(f.HeartbeatAck.GetTrust(), time.Duration(f.HeartbeatAck.GetTrustSpreadMs())*time.Millisecond, false)
 		case *stellav1.ConnectResponse_ResultAck:
 			c.run.acked(ctx, f.ResultAck.GetRef(), f.ResultAck.GetAccepted(), f.ResultAck.GetReason())
 		case *stellav1.ConnectResponse_LogAck:

@@ -29,6 +29,37 @@ type keeper struct {
 	renewed func() error
 
 	one sync.Mutex // one renewal at a time
+
+	mu     sync.Mutex
+	trust  string    // that is to be followed; empty when none is
+	due    time.Time // when to
+	looked chan struct{}
+}
+
+// follow has the certificate renewed within a while, because the server's
+// authority has changed: from then on its trust has another name. Without a
+// name there is nothing to follow. A link that is new says so again when what
+// the agent got meanwhile is not what the server wants.
+func (k *keeper) follow(trust string, spread time.Duration, anew bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case trust == "":
+		if anew {
+			k.trust, k.due = "", time.Time{}
+		}
+	case trust != k.trust || anew && k.due.IsZero():
+		k.trust, k.due = trust, k.agent.clock.now().Add(rand.N(max(spread, 1)+1)) //nolint:gosec // spreading load needs no secret
+		ring(k.looked)
+	}
+}
+
+// following is when a change of the authority is to be followed; zero when
+// there is none.
+func (k *keeper) following() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.due
 }
 
 // renewalWindow is when a certificate is due to be renewed: at the latest when
@@ -63,7 +94,8 @@ func (k *keeper) Run(ctx context.Context) error {
 	for failures := 0; ; {
 		wait, err := k.wait()
 		if err == nil && wait <= 0 {
-			if _, err = k.Renew(ctx, false); err == nil {
+			if _, err = k.Renew(ctx, !k.following().IsZero()); err == nil {
+				k.followed()
 				failures = 0
 				continue
 			}
@@ -82,6 +114,8 @@ func (k *keeper) Run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-timer.C:
+		case <-k.looked:
+			timer.Stop()
 		}
 	}
 }
@@ -92,7 +126,19 @@ func (k *keeper) wait() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return renewsAt(leaf, k.agent.Config.CertRenewalThreshold).Sub(k.agent.clock.server()), nil
+	wait := renewsAt(leaf, k.agent.Config.CertRenewalThreshold).Sub(k.agent.clock.server())
+	if due := k.following(); !due.IsZero() {
+		wait = min(wait, due.Sub(k.agent.clock.now()))
+	}
+	return wait, nil
+}
+
+// followed notes that the certificate was renewed. The name of the trust stays
+// until the server says no more that it is to be followed: with the next link.
+func (k *keeper) followed() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.due = time.Time{}
 }
 
 func (k *keeper) leaf() (*x509.Certificate, error) {

@@ -111,7 +111,7 @@ func (a *app) root() *cobra.Command {
 	group("work", "Deploy and look:",
 		a.deployCommand(), a.rolloutCommand(), a.rollbackCommand(), a.execCommand(), a.inventoryCommand(), a.inspectCommand(), a.healthCommand(),
 		a.stickerCommand(), a.taskCommand(), a.eventsCommand(), a.composeCommand())
-	group("fleet", "Agents and targets:", a.agentCommand(), a.commandCommand(), a.targetCommand(), a.secretCommand(), a.artifactCommand(), a.tokenCommand(), a.auditCommand())
+	group("fleet", "Agents and targets:", a.agentCommand(), a.commandCommand(), a.targetCommand(), a.secretCommand(), a.artifactCommand(), a.tokenCommand(), a.auditCommand(), a.caCommand())
 	group("self", "This machine:",
 		a.loginCommand(), a.contextCommand(), a.whoamiCommand(), a.versionCommand())
 	for _, c := range demo.Commands(a.io, saver{a}) {

@@ -41,6 +41,8 @@ type Issued struct {
 	PublicKeyHash string
 	NotBefore     time.Time
 	NotAfter      time.Time
+	// Trust names the roots that agents were to trust, and the issuer.
+	Trust string
 }
 
 // Issuer signs certificates.
@@ -355,7 +357,7 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 		return nil, err
 	}
 	e.Cert = *issued
-	a.CertificateFingerprint, a.CertificateNotAfter = issued.Fingerprint, issued.NotAfter
+	a.CertificateFingerprint, a.CertificateNotAfter, a.Trust = issued.Fingerprint, issued.NotAfter, issued.Trust
 	switch err := s.store.Enrol(ctx, e); {
 	case errors.Is(err, ErrNameTaken):
 		return nil, fault.New(fault.Conflict, "name_taken",

@@ -48,6 +48,8 @@ type Agent struct {
 	// CertificateLife is how long the agent's certificates are good, as its
 	// token said; 0 leaves it to the server.
 	CertificateLife time.Duration
+	// Trust is under which trust the certificate was issued that it uses.
+	Trust string
 
 	// What the last heartbeat said.
 	LastHeartbeat  time.Time
@@ -76,6 +78,8 @@ type Credential struct {
 	EndsAt time.Time
 	// Pending says that it was issued as a renewal and has not been used yet.
 	Pending bool
+	// Trust is under which trust it was issued.
+	Trust string
 }
 
 // Ended reports whether the certificate was ended before its time.

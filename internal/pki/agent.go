@@ -89,12 +89,13 @@ func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string, life
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.intermediate, csr.PublicKey, a.key)
+	state := a.state.Load()
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, state.active.intermediate, csr.PublicKey, state.active.key)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for agent %s: %w", agentID, err)
 	}
 	return &enroll.Issued{
-		ChainPEM: certPEM(der) + a.intermediatePEM, Fingerprint: Fingerprint(der), Serial: tmpl.SerialNumber.Text(16), PublicKeyHash: req.PublicKeyHash,
+		ChainPEM: certPEM(der) + certPEM(state.active.intermediate.Raw), Trust: state.trust, Fingerprint: Fingerprint(der), Serial: tmpl.SerialNumber.Text(16), PublicKeyHash: req.PublicKeyHash,
 		NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter,
 	}, nil
 }

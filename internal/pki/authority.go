@@ -1,28 +1,25 @@
 // Package pki is the installation's certificate authority: a root, which every
 // agent trusts and a registration token pins, and an intermediate, which signs
-// the certificates of servers and agents.
+// the certificates of servers and agents. While one authority takes the place of
+// another, there are two.
 //
 // All key material is kept as one sealed bundle in the store, so that several
 // servers share it and none can see half of it. The package knows no store:
-// it asks for two small functions of one.
+// it asks for a few small functions of one.
 package pki
 
 import (
+	"cmp"
 	"context"
-	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +39,8 @@ type KeyStore interface {
 	// PutKeyIfAbsent stores sealed unless there is one of that name already,
 	// and returns what is stored: the first writer wins.
 	PutKeyIfAbsent(ctx context.Context, name string, sealed []byte) ([]byte, error)
+	// SwapKey replaces one, if it is still the one that the caller has read.
+	SwapKey(ctx context.Context, name string, old, anew []byte) (bool, error)
 }
 
 // Sealer encrypts under the master key.
@@ -52,29 +51,29 @@ type Sealer interface {
 
 // Authority signs certificates. It is safe for concurrent use.
 type Authority struct {
+	keys KeyStore
+	box  Sealer
+	now  func() time.Time
+
+	settle      time.Duration
 	trustDomain string
-	now         func() time.Time
-
-	root         *x509.Certificate
-	intermediate *x509.Certificate
-	key          crypto.Signer // the intermediate's
-	signing      ed25519.PrivateKey
-
-	rootPEM, intermediatePEM string
-	clients                  *x509.CertPool
+	signing     ed25519.PrivateKey
+	state       atomic.Pointer[state]
 
 	mu      sync.Mutex
-	servers map[string]*serverCert // by the names that a certificate is for
+	servers map[string]*serverCert // by the names that a certificate is for; of the state's authority
 }
 
-// bundle is what is sealed.
-type bundle struct {
-	TrustDomain     string `json:"trustDomain"`
-	RootCert        []byte `json:"rootCert"`
-	RootKey         []byte `json:"rootKey"`
-	IntermediateCrt []byte `json:"intermediateCert"`
-	IntermediateKey []byte `json:"intermediateKey"`
-	SigningKey      []byte `json:"signingKey"`
+// state is what the bundle says at a time; it is replaced, never altered.
+type state struct {
+	sealed    []byte // as the store has it
+	all       []*generation
+	active    *generation
+	changedAt time.Time
+	trust     string
+	rootsPEM  string
+	roots     *x509.CertPool
+	clients   *x509.CertPool // by which servers know agents
 }
 
 const bundleName = "pki/authority"
@@ -84,6 +83,10 @@ type Options struct {
 	// TrustDomain is the domain of the agents' SPIFFE ids; it is fixed when
 	// the authority is made.
 	TrustDomain string
+	// Settle is how long a step of a rotation waits after the one before, so
+	// that every server has taken that up: one that has not would refuse what
+	// the next one issues. Zero is four times as long as they take.
+	Settle time.Duration
 }
 
 // Load opens the installation's authority, and makes it when there is none.
@@ -98,141 +101,147 @@ func Load(ctx context.Context, keys KeyStore, box Sealer, opts Options, now func
 		if err != nil {
 			return nil, fmt.Errorf("make certificate authority: %w", err)
 		}
-		plain, err := json.Marshal(b)
-		if err != nil {
-			return nil, fmt.Errorf("make certificate authority: %w", err)
-		}
-		if sealed, err = box.Seal(bundleName, plain); err != nil {
+		if sealed, err = sealBundle(box, b); err != nil {
 			return nil, fmt.Errorf("make certificate authority: %w", err)
 		}
 		if sealed, err = keys.PutKeyIfAbsent(ctx, bundleName, sealed); err != nil {
 			return nil, fmt.Errorf("store certificate authority: %w", err)
 		}
 	}
-	plain, err := box.Open(bundleName, sealed)
+	a := &Authority{keys: keys, box: box, now: now, settle: cmp.Or(opts.Settle, 4*reloadEvery), servers: map[string]*serverCert{}}
+	b, err := a.open(sealed)
+	if err != nil {
+		return nil, err
+	}
+	a.trustDomain = b.TrustDomain
+	if a.signing, err = b.signingKey(); err != nil {
+		return nil, fmt.Errorf("load certificate authority: %w", err)
+	}
+	return a, a.take(sealed, b)
+}
+
+func sealBundle(box Sealer, b *bundle) ([]byte, error) {
+	plain, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	return box.Seal(bundleName, plain)
+}
+
+func (a *Authority) open(sealed []byte) (*bundle, error) {
+	plain, err := a.box.Open(bundleName, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("load certificate authority: %w", err)
 	}
-	var b bundle
-	if err := json.Unmarshal(plain, &b); err != nil {
+	b, err := readBundle(plain)
+	if err != nil {
 		return nil, fmt.Errorf("load certificate authority: %w", err)
-	}
-	return open(&b, now)
-}
-
-func open(b *bundle, now func() time.Time) (*Authority, error) {
-	a := &Authority{trustDomain: b.TrustDomain, now: now, servers: map[string]*serverCert{}}
-	var err error
-	if a.root, err = x509.ParseCertificate(b.RootCert); err != nil {
-		return nil, fmt.Errorf("root certificate: %w", err)
-	}
-	if a.intermediate, err = x509.ParseCertificate(b.IntermediateCrt); err != nil {
-		return nil, fmt.Errorf("intermediate certificate: %w", err)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(b.IntermediateKey)
-	if err != nil {
-		return nil, fmt.Errorf("intermediate key: %w", err)
-	}
-	sign, err := x509.ParsePKCS8PrivateKey(b.SigningKey)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	var ok1, ok2 bool
-	a.key, ok1 = key.(crypto.Signer)
-	a.signing, ok2 = sign.(ed25519.PrivateKey)
-	if !ok1 || !ok2 {
-		return nil, errors.New("the key bundle holds keys of another kind")
-	}
-	a.rootPEM, a.intermediatePEM = certPEM(b.RootCert), certPEM(b.IntermediateCrt)
-	a.clients = a.Roots()
-	a.clients.AddCert(a.intermediate)
-	return a, nil
-}
-
-func create(trustDomain string, now time.Time) (*bundle, error) {
-	if trustDomain == "" {
-		trustDomain = "stella.local"
-	}
-	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	interKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	_, signing, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	ca := func(name string, life time.Duration, pathLen int) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: serial(), Subject: pkix.Name{CommonName: name, Organization: []string{"Stella"}},
-			NotBefore: now.Add(-backdate), NotAfter: now.Add(life),
-			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
-			MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
-		}
-	}
-	rootTmpl := ca("Stella Root CA", rootLife, 1)
-	rootDER, err := x509.CreateCertificate(rand.Reader, rootTmpl, rootTmpl, rootKey.Public(), rootKey)
-	if err != nil {
-		return nil, err
-	}
-	root, err := x509.ParseCertificate(rootDER)
-	if err != nil {
-		return nil, err
-	}
-	interDER, err := x509.CreateCertificate(rand.Reader, ca("Stella Issuing CA", intermediateLife, 0), root, interKey.Public(), rootKey)
-	if err != nil {
-		return nil, err
-	}
-	b := &bundle{TrustDomain: trustDomain, RootCert: rootDER, IntermediateCrt: interDER}
-	for _, k := range []struct {
-		into *[]byte
-		key  any
-	}{{&b.RootKey, rootKey}, {&b.IntermediateKey, interKey}, {&b.SigningKey, signing}} {
-		if *k.into, err = x509.MarshalPKCS8PrivateKey(k.key); err != nil {
-			return nil, err
-		}
 	}
 	return b, nil
+}
+
+// take makes a bundle the one that is worked with.
+func (a *Authority) take(sealed []byte, b *bundle) error {
+	s := &state{sealed: sealed, changedAt: b.ChangedAt, roots: x509.NewCertPool(), clients: x509.NewCertPool()}
+	for i := range b.Generations {
+		g, err := b.Generations[i].open()
+		if err != nil {
+			return fmt.Errorf("load certificate authority: %w", err)
+		}
+		s.all = append(s.all, g)
+		s.roots.AddCert(g.root)
+		s.clients.AddCert(g.root)
+		// For agents that send their leaf alone.
+		s.clients.AddCert(g.intermediate)
+	}
+	s.active = s.all[b.Active]
+	s.rootsPEM = certPEM(s.active.root.Raw)
+	for _, g := range s.all {
+		if g != s.active {
+			s.rootsPEM += certPEM(g.root.Raw)
+		}
+	}
+	s.trust = trust(s.all, s.active)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if before := a.state.Swap(s); before != nil && before.trust != s.trust {
+		clear(a.servers)
+	}
+	return nil
+}
+
+// reloadEvery is how often a server looks whether another one has taken a step
+// of a rotation. A step waits for several of these after the one before.
+const reloadEvery = 5 * time.Second
+
+// Run takes up what other servers change, until ctx ends. changed is called
+// after each change.
+func (a *Authority) Run(ctx context.Context, log *slog.Logger, changed func()) error {
+	tick := time.NewTicker(reloadEvery)
+	defer tick.Stop()
+	last := a.Trust()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := a.Reload(ctx); err != nil && ctx.Err() == nil {
+			log.ErrorContext(ctx, "the certificate authority was not read again", "error", err)
+			continue
+		}
+		if now := a.Trust(); now != last {
+			log.InfoContext(ctx, "the certificate authority has changed", "trust", now)
+			last = now
+			changed()
+		}
+	}
+}
+
+// Reload takes up what another server has changed.
+func (a *Authority) Reload(ctx context.Context) error {
+	sealed, err := a.keys.Key(ctx, bundleName)
+	if err != nil {
+		return err
+	}
+	if sealed == nil {
+		return errors.New("the certificate authority is not in the database any more")
+	}
+	if string(sealed) == string(a.state.Load().sealed) {
+		return nil
+	}
+	b, err := a.open(sealed)
+	if err != nil {
+		return err
+	}
+	return a.take(sealed, b)
 }
 
 // TrustDomain is the domain of the agents' SPIFFE ids.
 func (a *Authority) TrustDomain() string { return a.trustDomain }
 
-// RootPEM is the certificate to trust.
-func (a *Authority) RootPEM() string { return a.rootPEM }
+// Trust names what agents are to trust and who issues: an agent whose
+// certificate was issued under another name is to renew it.
+func (a *Authority) Trust() string { return a.state.Load().trust }
+
+// RootsPEM are the certificates to trust, that of the authority that issues
+// first.
+func (a *Authority) RootsPEM() string { return a.state.Load().rootsPEM }
 
 // SigningKey signs what the server sends to agents.
 func (a *Authority) SigningKey() ed25519.PrivateKey { return a.signing }
 
-// Pin is the SHA-256 of the root's public key (SubjectPublicKeyInfo).
-func (a *Authority) Pin() [sha256.Size]byte { return PinOf(a.root) }
+// Pin is the SHA-256 of the public key (SubjectPublicKeyInfo) of the root that
+// issues.
+func (a *Authority) Pin() [sha256.Size]byte { return PinOf(a.state.Load().active.root) }
 
 // PinOf is the SHA-256 of a certificate's public key (SubjectPublicKeyInfo).
 func PinOf(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// Roots is the pool that holds the root.
-func (a *Authority) Roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.root)
-	return pool
-}
+// Roots is the pool of roots that are trusted. It must not be changed.
+func (a *Authority) Roots() *x509.CertPool { return a.state.Load().roots }
 
-// ClientCAs is the pool by which a server knows agents: the root, and the
-// intermediate, for clients that send their leaf alone. It must not be changed.
-func (a *Authority) ClientCAs() *x509.CertPool { return a.clients }
-
-// serial returns a random serial number of 127 bits.
-func serial() *big.Int {
-	raw := make([]byte, 16)
-	_, _ = rand.Read(raw) // never fails: crypto/rand ends the process instead
-	raw[0] &= 0x7f
-	raw[15] |= 1
-	return new(big.Int).SetBytes(raw)
-}
-
-func certPEM(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
+// ClientCAs is the pool by which a server knows agents: the roots, and the
+// intermediates, for clients that send their leaf alone. It must not be
+// changed.
+func (a *Authority) ClientCAs() *x509.CertPool { return a.state.Load().clients }

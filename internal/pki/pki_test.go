@@ -27,10 +27,10 @@ import (
 	"stella-ops.org/stella/internal/seal"
 )
 
-// keys is a KeyStore in memory.
 // agentLife is how long the certificates of these tests are good.
 const agentLife = 90 * 24 * time.Hour
 
+// keys is a KeyStore in memory.
 type keys struct {
 	mu   sync.Mutex
 	kept map[string][]byte
@@ -62,6 +62,17 @@ func (k *keys) PutKeyIfAbsent(_ context.Context, name string, sealed []byte) ([]
 		k.kept[name] = sealed
 	}
 	return k.kept[name], nil
+}
+
+// SwapKey implements KeyStore.
+func (k *keys) SwapKey(_ context.Context, name string, old, anew []byte) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !bytes.Equal(k.kept[name], old) {
+		return false, nil
+	}
+	k.kept[name] = anew
+	return true, nil
 }
 
 // clock is the time that a test sets.
@@ -324,7 +335,7 @@ func TestLoadGivesOneAuthority(t *testing.T) {
 	late, err := Load(t.Context(), k, box(t, 1), Options{TrustDomain: "another.test"}, c.now)
 	must(t, err)
 	for _, a := range append(all, late) {
-		if a.Pin() != all[0].Pin() || a.RootPEM() != all[0].RootPEM() || a.intermediatePEM != all[0].intermediatePEM ||
+		if a.Pin() != all[0].Pin() || a.RootsPEM() != all[0].RootsPEM() || a.Trust() != all[0].Trust() ||
 			!a.SigningKey().Equal(all[0].SigningKey()) || a.TrustDomain() != "stella.test" {
 			t.Fatal("two servers have two authorities")
 		}
@@ -340,7 +351,7 @@ func TestLoadGivesOneAuthority(t *testing.T) {
 		t.Errorf("with another master key: %v", err)
 	}
 	for name, sealed := range k.kept {
-		if bytes.Contains(sealed, all[0].root.Raw[:32]) {
+		if bytes.Contains(sealed, all[0].state.Load().active.root.Raw[:32]) {
 			t.Errorf("%s is not sealed", name)
 		}
 	}
@@ -402,9 +413,8 @@ func TestPinnedVerification(t *testing.T) {
 	}
 	good, theirs := serve(a), serve(stranger)
 	past := &clock{c.at.Add(-2 * serverLife)}
-	old := &Authority{
-		trustDomain: a.trustDomain, now: past.now, root: a.root, intermediate: a.intermediate, key: a.key, servers: map[string]*serverCert{},
-	}
+	old := &Authority{trustDomain: a.trustDomain, now: past.now, servers: map[string]*serverCert{}}
+	old.state.Store(a.state.Load())
 	req, err := a.ParseCSR(csr(t, ec(t, elliptic.P256()), &x509.CertificateRequest{}))
 	must(t, err)
 	issued, err := a.IssueAgent(req, "t", "stella.example.com", agentLife)

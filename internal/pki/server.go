@@ -20,8 +20,8 @@ type serverCert struct {
 
 // ServerCertificate returns a certificate for a server of the given names (DNS
 // names and IP addresses), made when it is first asked for and renewed at two
-// thirds of its life. Its chain ends with the root, so that an agent that
-// knows nothing but the root's pin can check it.
+// thirds of its life. Its chain has the roots in it, so that an agent that
+// knows nothing but a root's pin can check it.
 func (a *Authority) ServerCertificate(names []string) (*tls.Certificate, error) {
 	now := a.now()
 	key := strings.Join(names, ",")
@@ -49,7 +49,8 @@ func (a *Authority) ServerCertificate(names []string) (*tls.Certificate, error) 
 			tmpl.DNSNames = append(tmpl.DNSNames, n)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.intermediate, priv.Public(), a.key)
+	state := a.state.Load()
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, state.active.intermediate, priv.Public(), state.active.key)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
@@ -58,8 +59,11 @@ func (a *Authority) ServerCertificate(names []string) (*tls.Certificate, error) 
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
 	c := &serverCert{
-		cert:  tls.Certificate{Certificate: [][]byte{der, a.intermediate.Raw, a.root.Raw}, PrivateKey: priv, Leaf: leaf},
+		cert:  tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv, Leaf: leaf},
 		renew: now.Add(serverLife * 2 / 3),
+	}
+	for _, above := range state.presented() {
+		c.cert.Certificate = append(c.cert.Certificate, above.Raw)
 	}
 	a.servers[key] = c
 	return &c.cert, nil

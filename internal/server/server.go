@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"stella-ops.org/stella/internal/access"
@@ -49,6 +50,9 @@ type Server struct {
 	Out io.Writer
 	// Ready, when set, is called with the base URL once the server listens.
 	Ready func(baseURL string)
+	// CASettle is how long a step of the authority's rotation waits after the
+	// one before; zero is long enough for all servers. Tests have less time.
+	CASettle time.Duration
 }
 
 func now() time.Time { return time.Now().UTC() }
@@ -83,7 +87,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { _ = st.Close() }() // everything committed is durable already
-	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain}, now)
+	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain, Settle: s.CASettle}, now)
 	if err != nil {
 		return err
 	}
@@ -119,7 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
 	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
-		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2,
+		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2, Trust: ca.Trust,
 	}, now, log)
 	wake.Handle(hub.Handlers())
 	ready := &readiness{check: st.Ping}
@@ -127,8 +131,8 @@ func (s *Server) Run(ctx context.Context) error {
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
-		Listen:  func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		RootPEM: ca.RootPEM(), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
+		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 	})
 	api.Handle(hub.GRPC(api.IdentifySelf))
@@ -137,6 +141,13 @@ func (s *Server) Run(ctx context.Context) error {
 	return daemon.Run(ctx,
 		daemon.Task{Name: "http", Run: func(ctx context.Context) error {
 			return s.serve(ctx, listener, api, ca, base)
+		}},
+		daemon.Task{Name: "authority", Run: func(ctx context.Context) error {
+			return ca.Run(ctx, log, func() {
+				if err := s.writeRoots(ca); err != nil {
+					log.ErrorContext(ctx, "the file with the roots was not written", "error", err)
+				}
+			})
 		}},
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
@@ -160,7 +171,7 @@ func openStore(ctx context.Context, cfg *Config) (*store.Store, error) {
 // firstStart leaves the root certificate and, the first time, the admin token
 // where the local CLI finds them.
 func (s *Server) firstStart(ctx context.Context, accounts *access.Service, ca *pki.Authority) error {
-	if err := atomicfile.Write(filepath.Join(s.Config.Data, "ca.pem"), []byte(ca.RootPEM()), 0o644); err != nil {
+	if err := s.writeRoots(ca); err != nil {
 		return err
 	}
 	token, err := accounts.First(ctx)
@@ -184,6 +195,11 @@ func (s *Server) firstStart(ctx context.Context, accounts *access.Service, ca *p
 	return nil
 }
 
+// writeRoots leaves what is to be trusted where the local CLI finds it.
+func (s *Server) writeRoots(ca *pki.Authority) error {
+	return atomicfile.Write(filepath.Join(s.Config.Data, "ca.pem"), []byte(ca.RootsPEM()), 0o644)
+}
+
 // serve answers requests until ctx ends, then lets those under way finish.
 func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *pki.Authority, base string) error {
 	names := s.Config.names()
@@ -197,7 +213,6 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *
 			MinVersion: tls.VersionTLS13,
 			// Whose certificate has ended is told so in words, and may recover.
 			ClientAuth:       tls.RequestClientCert,
-			ClientCAs:        ca.ClientCAs(),
 			VerifyConnection: ca.VerifyAgent,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 				return ca.ServerCertificate(names)
@@ -207,6 +222,8 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *
 		// its link ends and its tasks are not sent into the void.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second, MaxConcurrentStreams: 100},
 	}
+	srv.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+	srv.TLSConfig.GetConfigForClient = withIssuers(srv.TLSConfig.Clone(), ca)
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
@@ -227,6 +244,22 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *
 		return err
 	}
 	return <-stopped
+}
+
+// withIssuers tells clients which issuers are known, which may change.
+func withIssuers(base *tls.Config, ca *pki.Authority) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	var mu sync.Mutex
+	var last *tls.Config // one for all connections: each keeps its own
+	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		known := ca.ClientCAs()
+		mu.Lock()
+		defer mu.Unlock()
+		if last == nil || last.ClientCAs != known {
+			last = base.Clone()
+			last.ClientCAs = known
+		}
+		return last, nil
+	}
 }
 
 func publicKey(key ed25519.PrivateKey) string {

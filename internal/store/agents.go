@@ -99,7 +99,7 @@ func (s *Store) Credential(ctx context.Context, fingerprint string) (*fleet.Cred
 	if err != nil || !ok {
 		return nil, s.explain(ctx, "read certificate", err)
 	}
-	return &fleet.Credential{Agent: agentOf(&row.Agent), EndsAt: row.CertificateRevokedAt.Time, Pending: row.CertificatePending}, nil
+	return &fleet.Credential{Agent: agentOf(&row.Agent), EndsAt: row.CertificateRevokedAt.Time, Pending: row.CertificatePending, Trust: row.CertificateTrust}, nil
 }
 
 func agentExists(ctx context.Context, q *db.Queries, tenant, id string) error {
@@ -122,8 +122,8 @@ func agentOf(r *db.Agent) *fleet.Agent {
 		Labels: r.Labels.V, Capabilities: r.Capabilities.V, AllowedCapabilities: r.AllowedCapabilities.V, Bound: r.Bound.V, Routes: r.Routes.V,
 		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
 		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
-		CertificateLife: time.Duration(r.CertificateLifeMs) * time.Millisecond,
-		LastHeartbeat:   r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
+		CertificateLife: time.Duration(r.CertificateLifeMs) * time.Millisecond, Trust: r.Trust,
+		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
 		ResourceUsage: r.ResourceUsage.V, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
 	}
 }

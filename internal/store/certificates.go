@@ -62,7 +62,7 @@ func (s *Store) Adopt(ctx context.Context, fingerprint string, endOthers time.Ti
 			return err
 		}
 		return q.SetAgentCertificate(ctx, db.SetAgentCertificateParams{
-			ID: c.AgentID, CertificateFingerprint: c.Fingerprint, CertificateNotAfter: c.NotAfter, PublicKeyHash: c.PublicKeyHash,
+			ID: c.AgentID, CertificateFingerprint: c.Fingerprint, CertificateNotAfter: c.NotAfter, PublicKeyHash: c.PublicKeyHash, Trust: c.Trust,
 		})
 	})
 	return adopted && err == nil, err
@@ -71,6 +71,26 @@ func (s *Store) Adopt(ctx context.Context, fingerprint string, endOthers time.Ti
 func certificateRow(a *fleet.Agent, c *enroll.Issued, pending bool, at time.Time) db.InsertCertificateParams {
 	return db.InsertCertificateParams{
 		Fingerprint: c.Fingerprint, AgentID: a.ID, TenantID: a.TenantID, Serial: c.Serial, PublicKeyHash: c.PublicKeyHash,
-		NotBefore: column.At(c.NotBefore), NotAfter: column.At(c.NotAfter), Pending: pending, CreatedAt: column.At(at),
+		NotBefore: column.At(c.NotBefore), NotAfter: column.At(c.NotAfter), Pending: pending, CreatedAt: column.At(at), Trust: c.Trust,
 	}
+}
+
+// TrustCounts implements enroll.TrustStore.
+func (s *Store) TrustCounts(ctx context.Context) ([]*enroll.TrustCount, error) {
+	rows, err := s.read().CountTrust(ctx)
+	if err != nil {
+		return nil, s.explain(ctx, "count the agents by their trust", err)
+	}
+	return each(rows, func(r *db.CountTrustRow) *enroll.TrustCount {
+		return &enroll.TrustCount{Trust: r.Trust, Liveness: api.Liveness(r.Liveness), Agents: int(r.Agents)}
+	}), nil
+}
+
+// AgentsWithoutTrust implements enroll.TrustStore.
+func (s *Store) AgentsWithoutTrust(ctx context.Context, trust string, limit int) ([]string, error) {
+	names, err := s.read().AgentsWithoutTrust(ctx, db.AgentsWithoutTrustParams{Trust: trust, Limit: int32(limit)}) //nolint:gosec // a few, to be shown
+	if err != nil {
+		return nil, s.explain(ctx, "look for agents without the trust", err)
+	}
+	return names, nil
 }

@@ -130,7 +130,7 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 		TenantID: a.TenantID, ID: a.ID, Name: a.Name, Version: a.Version, GroupName: a.GroupName, Environment: a.Environment,
 		Platform: a.Platform, Cluster: a.Cluster, Labels: a.Labels, Capabilities: a.Capabilities, AllowedCapabilities: a.AllowedCapabilities, Bound: a.Bound, Routes: a.Routes,
 		EncryptionKey: a.EncryptionKey, PublicKeyHash: a.PublicKeyHash,
-		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt, CertificateLifeMs: a.CertificateLifeMs,
+		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: a.CertificateNotAfter, UpdatedAt: a.UpdatedAt, CertificateLifeMs: a.CertificateLifeMs, Trust: a.Trust,
 	})
 	if err != nil {
 		return err
@@ -199,6 +199,6 @@ func agentRow(a *fleet.Agent) db.InsertAgentParams {
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: column.At(a.CertificateNotAfter),
 		LastHeartbeat: column.At(a.LastHeartbeat), ReportedStatus: a.ReportedStatus, NotAccepting: a.NotAccepting,
 		ResourceUsage: column.Usage{V: a.ResourceUsage}, CreatedAt: column.At(a.CreatedAt), UpdatedAt: column.At(a.UpdatedAt),
-		CertificateLifeMs: a.CertificateLife.Milliseconds(),
+		CertificateLifeMs: a.CertificateLife.Milliseconds(), Trust: a.Trust,
 	}
 }

@@ -32,3 +32,14 @@ func (s *Store) PutKeyIfAbsent(ctx context.Context, name string, sealed []byte) 
 	}
 	return winner, nil
 }
+
+// SwapKey replaces a sealed key, if it is still the one that the caller has
+// read; false when it is not.
+func (s *Store) SwapKey(ctx context.Context, name string, old, anew []byte) (done bool, err error) {
+	err = s.write(ctx, "replace key "+name, func(q *db.Queries) error {
+		n, err := q.SwapKey(ctx, db.SwapKeyParams{Name: name, Old: old, Anew: anew})
+		done = n > 0
+		return err
+	})
+	return done && err == nil, err
+}

@@ -69,7 +69,7 @@ func (cp *ControlPlane) Start() {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ready := make(chan string, 1)
-	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }}
+	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }, CASettle: time.Millisecond}
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	cp.stop, cp.done = stop, done
@@ -95,6 +95,26 @@ func (cp *ControlPlane) Start() {
 	if cp.Client, err = client.New(client.Options{URL: cp.URL, Token: cp.AdminToken, CACert: cp.CA}); err != nil {
 		cp.t.Fatal(err)
 	}
+}
+
+// Reload takes the roots that the server is known by now: its authority may
+// have changed.
+func (cp *ControlPlane) Reload() {
+	cp.t.Helper()
+	Eventually(cp.t, 20*time.Second, "the server's roots to be in its folder", func() (bool, string) {
+		cp.CA = cp.read("ca.pem")
+		c, err := client.New(client.Options{URL: cp.URL, Token: cp.AdminToken, CACert: cp.CA})
+		if err != nil {
+			cp.t.Fatal(err)
+		}
+		if err := c.Health(cp.t.Context()); err != nil {
+			c.Close()
+			return false, err.Error()
+		}
+		cp.Client.Close()
+		cp.Client = c
+		return true, ""
+	})
 }
 
 func (cp *ControlPlane) read(name string) []byte {

@@ -63,7 +63,7 @@ func TestRoundTripOfEveryOperation(t *testing.T) {
 	w.agents = over(httpClient(tlsConfig(cp, w.agent.cert)))
 	w.sockets = over(&http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig(cp, w.agent.cert)}})
 
-	rows := slices.Concat(tripsOfServer, tripsOfTokens, tripsOfAgents, tripsOfTargets, tripsOfTasks, tripsOfArtifacts, tripsOfCommands, tripsOfRollouts, tripsOfStreams, tripsOfEnds)
+	rows := slices.Concat(tripsOfServer, tripsOfTokens, tripsOfAgents, tripsOfTargets, tripsOfTasks, tripsOfArtifacts, tripsOfCommands, tripsOfRollouts, tripsOfStreams, tripsOfEnds, tripsOfCA)
 	known := map[string]*contract.Operation{}
 	for _, op := range doc.Operations {
 		known[op.ID] = op

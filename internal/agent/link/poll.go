@@ -58,7 +58,7 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 	}
 	c.down <- &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: res.IntervalMs, ServerTime: timestamppb.New(res.ServerTime), Server: p.base.Host,
-		ReconnectWindowMs: res.ReconnectWindowMs,
+		ReconnectWindowMs: res.ReconnectWindowMs, Trust: res.Trust, TrustSpreadMs: res.TrustSpreadMs,
 	}}}
 	if err := c.deliver(res); err != nil {
 		cancel()
@@ -105,8 +105,10 @@ func (c *pollConn) loop() {
 		if err == nil {
 			err = c.deliver(res)
 		}
-		if err == nil && res.ReconnectWindowMs > 0 {
-			ack := &stellav1.HeartbeatAck{ServerTime: timestamppb.New(res.ServerTime), ReconnectWindowMs: res.ReconnectWindowMs}
+		if err == nil && (res.ReconnectWindowMs > 0 || res.Trust != "") {
+			ack := &stellav1.HeartbeatAck{
+				ServerTime: timestamppb.New(res.ServerTime), ReconnectWindowMs: res.ReconnectWindowMs, Trust: res.Trust, TrustSpreadMs: res.TrustSpreadMs,
+			}
 			err = c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_HeartbeatAck{HeartbeatAck: ack}})
 		}
 		if err != nil {

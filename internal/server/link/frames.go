@@ -116,6 +116,8 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 		caps = b.GetCapabilities()
 	}
 	ack := &stellav1.HeartbeatAck{}
+	trust, spread := s.hub.outdatedTrust(s.proof.trust)
+	ack.Trust, ack.TrustSpreadMs = trust, spread.Milliseconds()
 	window := s.hub.ReconnectWindow().Milliseconds() // not under the session's lock
 	if b.GetNotAccepting() != "" {
 		s.claiming.Lock() // what is being claimed goes out before the acknowledgement

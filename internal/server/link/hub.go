@@ -74,6 +74,8 @@ type Options struct {
 	// ReconnectMost bounds the time that this spreads them over; 0 is
 	// without a bound.
 	ReconnectMost time.Duration
+	// Trust names what agents are to trust now; nil when that never changes.
+	Trust func() string
 }
 
 // Opener tells every server that an agent has opened a link or a stream of
@@ -162,6 +164,30 @@ func (h *Hub) ReconnectWindow() time.Duration {
 	}
 	// In steps, so that not every agent that comes or goes is news to all.
 	return window.Round(100 * time.Millisecond)
+}
+
+// renewRate is how many agents a second are to renew when the authority has
+// changed: far below what a server can do, which has other work.
+const renewRate = 200
+
+// TrustSpread is the time over which the agents of this server spread their
+// renewals when the authority has changed.
+func (h *Hub) TrustSpread() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Second + time.Duration(len(h.sessions))*time.Second/renewRate
+}
+
+// outdatedTrust returns the present trust, and over what time to follow it, for
+// an agent whose certificate is of another one; nothing otherwise.
+func (h *Hub) outdatedTrust(of string) (trust string, spread time.Duration) {
+	if h.opts.Trust == nil {
+		return "", 0
+	}
+	if now := h.opts.Trust(); now != of {
+		return now, h.TrustSpread()
+	}
+	return "", 0
 }
 
 // Run makes up, every two seconds, for wake-ups that were lost: a wake-up may

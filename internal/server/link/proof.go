@@ -16,13 +16,14 @@ type proof struct {
 	agentID     string
 	fingerprint string
 	notAfter    time.Time
+	trust       string // under which it was issued
 
 	mu     sync.Mutex
 	endsAt time.Time // when it ends before its time; zero when it does not
 }
 
 func proofOf(a *fleet.Agent) *proof {
-	return &proof{agentID: a.ID, fingerprint: a.CertificateFingerprint, notAfter: a.CertificateNotAfter}
+	return &proof{agentID: a.ID, fingerprint: a.CertificateFingerprint, notAfter: a.CertificateNotAfter, trust: a.Trust}
 }
 
 // look asks the store about a certificate again: an error when it was ended, as

@@ -113,9 +113,10 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 	h.tell(s, api.EventAgentConnected, conn.Transport())
 	h.log.InfoContext(ctx, "agent connected", "agent", agent.ID, "name", agent.Name, "transport", conn.Transport(), "version", hello.GetVersion())
 
+	trust, spread := h.outdatedTrust(s.proof.trust)
 	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: h.opts.HeartbeatInterval.Milliseconds(), ServerTime: timestamppb.New(h.now()),
-		Server: h.opts.ServerName, ReconnectWindowMs: s.window,
+		Server: h.opts.ServerName, ReconnectWindowMs: s.window, Trust: trust, TrustSpreadMs: spread.Milliseconds(),
 	}}})
 	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(), Transport: conn.Transport(), Capabilities: hello.GetCapabilities()})
 	if err := s.resume(hello.GetHeld()); err != nil {
@@ -366,7 +367,7 @@ func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
 	defer s.mu.Unlock()
 	cp := *a
 	// What the link proves itself by, whatever the agent has got since.
-	cp.CertificateFingerprint, cp.CertificateNotAfter = s.proof.fingerprint, s.proof.notAfter
+	cp.CertificateFingerprint, cp.CertificateNotAfter, cp.Trust = s.proof.fingerprint, s.proof.notAfter, s.proof.trust
 	if s.agent != nil && (capabilities == nil || slices.Equal(capabilities, s.agent.Capabilities)) {
 		capabilities = s.agent.Capabilities
 	}

@@ -67,3 +67,53 @@ func aboutServer() map[string]about {
 		},
 	}
 }
+
+// aboutCA is about the certificate authority.
+func aboutCA() map[string]about {
+	elsewhere := "403 not_your_installation"
+	return map[string]about{
+		"ca.status": {
+			tag: "ca", text: "Shows the certificate authorities that are trusted, where the rotation from one to the next stands, and how many agents have followed its last step.",
+			answers: "Where it stands.", answer: exampleCA(api.CASteady), refuses: []string{elsewhere},
+		},
+		"ca.prepare": {
+			tag: "ca",
+			text: "Makes the next certificate authority. Servers and agents trust it from then on, beside the present one, which goes on issuing: agents renew their certificates to get both roots, " +
+				"within a minute or so of a heartbeat. Repeated, it is refused.",
+			answers: "Where it stands now.", answer: exampleCA(api.CAPrepared), refuses: []string{elsewhere, "409 ca_phase", "409 ca_settling"},
+		},
+		"ca.activate": {
+			tag: "ca",
+			text: "Has the next certificate authority issue. Whoever trusts only the one before still believes the servers, for that one vouches for the next; agents renew to get a certificate of the next. " +
+				"New registration tokens carry the pin of the next, and those that were made before stay good. Repeated, it is refused.",
+			answers: "Where it stands now.", answer: exampleCA(api.CAActivated), refuses: []string{elsewhere, "409 ca_phase", "409 ca_settling"},
+		},
+		"ca.retire": {
+			tag: "ca",
+			text: "Ends the trust in the certificate authority before. It is refused while any agent that is heard would be lost, and while one that is not heard would be, unless `loseDead` says so. " +
+				"Registration tokens that were made before the next one was activated are worth nothing from then on, and people whose client trusts the old root log in again. Repeated, it is refused.",
+			request: api.CARetireRequest{}, answers: "Where it stands now.", answer: exampleCA(api.CASteady),
+			refuses: []string{elsewhere, "409 ca_phase", "409 ca_settling", "409 agents_would_be_lost"},
+		},
+	}
+}
+
+func exampleCA(phase api.CAPhase) api.CAStatus {
+	one := func(id, state string) api.CertificateAuthority {
+		return api.CertificateAuthority{
+			ID: id, State: state, Pin: id + "a9e8d7c6b5a4938271605f4e3d2c1b0a99887766554433",
+			MadeAt: at(0, 0), NotAfter: at(20*365*24*60, 0), IssuesUntil: at(5*365*24*60, 0),
+		}
+	}
+	s := api.CAStatus{Phase: phase, Since: at(0, 0), Trust: "5a1f0c3e9b7d2468", Agents: api.CAFollowers{Total: 120, Followed: 120}}
+	switch phase {
+	case api.CASteady:
+		s.Authorities = []api.CertificateAuthority{one("0f1e2d3c4b5a6978", "active")}
+	case api.CAPrepared:
+		s.Authorities = []api.CertificateAuthority{one("0f1e2d3c4b5a6978", "active"), one("a1b2c3d4e5f60718", "next")}
+		s.Agents = api.CAFollowers{Total: 120, Followed: 112, Waiting: 7, WaitingDead: 1, Names: []string{"web-1", "web-2"}}
+	case api.CAActivated:
+		s.Authorities = []api.CertificateAuthority{one("0f1e2d3c4b5a6978", "retiring"), one("a1b2c3d4e5f60718", "active")}
+	}
+	return s
+}

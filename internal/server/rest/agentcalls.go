@@ -134,7 +134,7 @@ func (s *Server) renew(ctx context.Context, in *renewal) (api.CertificateRespons
 		return api.CertificateResponse{}, err
 	}
 	return api.CertificateResponse{
-		Certificate: issued.ChainPEM, CACertificate: s.RootPEM, NotAfter: issued.NotAfter,
+		Certificate: issued.ChainPEM, CACertificate: s.CA.RootsPEM(), NotAfter: issued.NotAfter,
 		ServerTime: now, ServerPublicKey: s.ServerKey,
 	}, nil
 }
@@ -176,7 +176,7 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 	stream.Scheme = "wss"
 	path := "/api/v1/agents/" + url.PathEscape(reg.AgentID)
 	return api.RegisterResponse{
-		AgentID: reg.AgentID, Certificate: reg.ChainPEM, CACertificate: s.RootPEM,
+		AgentID: reg.AgentID, Certificate: reg.ChainPEM, CACertificate: s.CA.RootsPEM(),
 		EventsURL: base.JoinPath(path, "events").String(), TaskStreamURL: stream.JoinPath(path, "task-stream").String(),
 		Config:          api.AgentSettings{HeartbeatIntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: s.now()},
 		ServerPublicKey: s.ServerKey,
@@ -202,6 +202,9 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	out := api.HeartbeatResponse{
 		Tasks: []api.AgentTask{}, IntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: now,
 		ReconnectWindowMs: s.Links.ReconnectWindow().Milliseconds(),
+	}
+	if trust := s.CA.Trust(); trust != a.Trust {
+		out.Trust, out.TrustSpreadMs = trust, s.Links.TrustSpread().Milliseconds()
 	}
 	running := make([]task.Ref, len(in.RunningTasks))
 	for i, r := range in.RunningTasks {

@@ -195,7 +195,7 @@ func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, recoveri
 		}
 	}
 	// The certificate in use is the one that tokens are bound to.
-	a.CertificateFingerprint, a.CertificateNotAfter = fingerprint, cert.NotAfter
+	a.CertificateFingerprint, a.CertificateNotAfter, a.Trust = fingerprint, cert.NotAfter, known.Trust
 	return a, nil
 }
 

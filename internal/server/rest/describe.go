@@ -43,6 +43,7 @@ var tags = []*huma.Tag{
 	{Name: "events", Description: "What happens, as it happens."},
 	{Name: "tokens", Description: "Registration tokens, with which agents get their identity, and API tokens of people and scripts. For admins."},
 	{Name: "audit", Description: "Who changed what, and who tried to. The log cannot be changed."},
+	{Name: "ca", Description: "The installation's certificate authority, and how the next one takes its place. For admins."},
 	{Name: "server", Description: "The server itself."},
 	{Name: "agent-protocol", Description: "What agents call, with their client certificate. People do not need it: an agent of Stella's speaks it, and others may be written."},
 }
@@ -82,7 +83,7 @@ func (s *Server) describe() {
 	doc.Components.Responses = map[string]*huma.Response{}
 	s.describePlain(doc)
 	abouts := map[string]about{}
-	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutArtifacts(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer()} {
+	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutArtifacts(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer(), aboutCA()} {
 		maps.Copy(abouts, part)
 	}
 	for path, item := range doc.Paths {

@@ -55,6 +55,8 @@ func (apart) OpenStream(*fleet.Agent) (*live.Stream, func(bool), error) {
 }
 
 // ReconnectWindow implements Links.
+func (apart) TrustSpread() time.Duration { return 0 }
+
 func (apart) ReconnectWindow() time.Duration { return 0 }
 
 // noted is an audit log over a store.

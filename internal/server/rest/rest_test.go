@@ -45,7 +45,7 @@ func (audited) AuditEvents(context.Context, string, access.Filter) ([]*access.Ev
 func newServer(failing error) *Server {
 	return New(Deps{
 		Access: access.NewService(&tokens{failing: failing}, time.Now), Audit: audited{}, Now: time.Now,
-		Log: slog.New(slog.DiscardHandler), Version: "test", Ready: func(context.Context) error { return failing }, RootPEM: "pem",
+		Log: slog.New(slog.DiscardHandler), Version: "test", Ready: func(context.Context) error { return failing },
 	})
 }
 

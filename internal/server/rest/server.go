@@ -46,6 +46,9 @@ type Links interface {
 	// ReconnectWindow is over how long agents that poll spread when they have
 	// lost the server.
 	ReconnectWindow() time.Duration
+	// TrustSpread is over how long agents spread that are to renew because the
+	// authority has changed.
+	TrustSpread() time.Duration
 }
 
 // Followers wakes those who follow a task.
@@ -74,8 +77,12 @@ type Deps struct {
 	Listen func(tenant string, f event.Filter) Listener
 	// Ready returns nil when the server can do its work.
 	Ready func(ctx context.Context) error
-	// RootPEM is the certificate to trust.
-	RootPEM string
+	// CA is what agents are to trust, as it is now.
+	CA interface {
+		RootsPEM() string
+		Trust() string
+	}
+	Rotation *enroll.Rotation
 	// ServerKey is the public key that signs what the server sends, in base64.
 	ServerKey         string
 	HeartbeatInterval time.Duration
@@ -142,6 +149,7 @@ func New(d Deps) *Server {
 	s.rollouts()
 	s.inventory()
 	s.adminTokens()
+	s.authority()
 	s.targets()
 	s.tasks()
 	s.commands()
@@ -202,7 +210,7 @@ func (s *Server) plain() {
 	})
 	s.mux.HandleFunc("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-pem-file")
-		_, _ = w.Write([]byte(s.RootPEM)) // the client is gone otherwise
+		_, _ = w.Write([]byte(s.CA.RootsPEM())) // the client is gone otherwise
 	})
 }
 

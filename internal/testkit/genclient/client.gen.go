@@ -100,6 +100,20 @@ const (
 	AuditEventOutcomeOk     AuditEventOutcome = "ok"
 )
 
+// Defines values for CAStatusPhase.
+const (
+	Activated CAStatusPhase = "activated"
+	Prepared  CAStatusPhase = "prepared"
+	Steady    CAStatusPhase = "steady"
+)
+
+// Defines values for CertificateAuthorityState.
+const (
+	Active   CertificateAuthorityState = "active"
+	Next     CertificateAuthorityState = "next"
+	Retiring CertificateAuthorityState = "retiring"
+)
+
 // Defines values for CommandScope.
 const (
 	CommandScopeAgent CommandScope = "agent"
@@ -771,6 +785,75 @@ type AuditList struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// CAFollowers CAFollowers counts agents, of all tenants, that are not revoked.
+type CAFollowers struct {
+	// Followed Those that use a certificate that was issued since the last step.
+	Followed int64 `json:"followed"`
+
+	// Names Some that have not followed, those that are heard first.
+	Names *[]string `json:"names"`
+
+	// Total All agents.
+	Total int64 `json:"total"`
+
+	// Waiting Those that do not yet and are heard, or were until lately.
+	Waiting int64 `json:"waiting"`
+
+	// WaitingDead Those that do not and are not heard any more.
+	WaitingDead int64 `json:"waitingDead"`
+}
+
+// CARetireRequest CARetireRequest is POST /api/v1/ca/retire.
+type CARetireRequest struct {
+	// LoseDead Agents that are not heard any more may be lost: they would have to be registered again.
+	LoseDead *bool `json:"loseDead,omitempty"`
+}
+
+// CAStatus CAStatus is the answer of GET /api/v1/ca, and of each step of a rotation.
+type CAStatus struct {
+	// Agents CAFollowers counts agents, of all tenants, that are not revoked.
+	Agents CAFollowers `json:"agents"`
+
+	// Authorities The authorities that are trusted, the oldest first.
+	Authorities []CertificateAuthority `json:"authorities"`
+
+	// Phase steady: one authority; prepared: the next one is trusted and does not issue; activated: the next one issues, and the one before is trusted still.
+	Phase CAStatusPhase `json:"phase"`
+
+	// Since When the last step was taken.
+	Since time.Time `json:"since"`
+
+	// Trust Names what agents are to trust and who issues; it changes with every step.
+	Trust string `json:"trust"`
+}
+
+// CAStatusPhase steady: one authority; prepared: the next one is trusted and does not issue; activated: the next one issues, and the one before is trusted still.
+type CAStatusPhase string
+
+// CertificateAuthority CertificateAuthority is a root with its issuing intermediate.
+type CertificateAuthority struct {
+	// Id The beginning of the pin.
+	Id string `json:"id"`
+
+	// IssuesUntil When its intermediate ends: rotate before.
+	IssuesUntil time.Time `json:"issuesUntil"`
+
+	// MadeAt When it was made.
+	MadeAt time.Time `json:"madeAt"`
+
+	// NotAfter When its root ends.
+	NotAfter time.Time `json:"notAfter"`
+
+	// Pin SHA-256 of the root's public key, in hex.
+	Pin string `json:"pin"`
+
+	// State active: it issues; next: it will; retiring: it did.
+	State CertificateAuthorityState `json:"state"`
+}
+
+// CertificateAuthorityState active: it issues; next: it will; retiring: it did.
+type CertificateAuthorityState string
+
 // CertificateRequest CertificateRequest asks for an agent's next certificate: POST /api/v1/agents/{id}/certificate, with the client certificate that the agent has, or had until lately.
 type CertificateRequest struct {
 	// CertificateLifeSeconds How long the certificate is to be good, when less than the server would give is enough.
@@ -1224,6 +1307,12 @@ type HeartbeatResponse struct {
 
 	// Tasks Tasks to run. One that was not taken or completed comes again.
 	Tasks []AgentTask `json:"tasks"`
+
+	// Trust Names what agents are to trust, when the certificate was issued under another trust: renew it.
+	Trust *string `json:"trust,omitempty"`
+
+	// TrustSpreadMs Within how many milliseconds to renew it, at a moment that chance chooses.
+	TrustSpreadMs *int64 `json:"trustSpreadMs,omitempty"`
 }
 
 // Hook Hook is a command with its limits.
@@ -2435,6 +2524,9 @@ type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnother
 // N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask = Problem
 
+// N403NotYourInstallationRoleMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N403NotYourInstallationRoleMissing = Problem
+
 // N403RoleMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403RoleMissing = Problem
 
@@ -2486,6 +2578,9 @@ type N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown = Problem
 // N409AgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentRevoked = Problem
 
+// N409AgentsWouldBeLostCaPhaseCaSettling Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AgentsWouldBeLostCaPhaseCaSettling = Problem
+
 // N409ArtifactInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409ArtifactInUse = Problem
 
@@ -2494,6 +2589,9 @@ type N409ArtifactIncomplete = Problem
 
 // N409AttemptReplacedTargetChanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AttemptReplacedTargetChanged = Problem
+
+// N409CaPhaseCaSettling Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409CaPhaseCaSettling = Problem
 
 // N409IdentityExistsNameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409IdentityExistsNameTaken = Problem
@@ -2944,6 +3042,9 @@ type AgentLogsJSONRequestBody = LogRequest
 
 // ArtifactBeginJSONRequestBody defines body for ArtifactBegin for application/json ContentType.
 type ArtifactBeginJSONRequestBody = ArtifactRequest
+
+// CaRetireJSONRequestBody defines body for CaRetire for application/json ContentType.
+type CaRetireJSONRequestBody = CARetireRequest
 
 // RolloutCreateJSONRequestBody defines body for RolloutCreate for application/json ContentType.
 type RolloutCreateJSONRequestBody = RolloutRequest
@@ -6250,6 +6351,20 @@ type ClientInterface interface {
 	// AuditList request
 	AuditList(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CaStatus request
+	CaStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CaActivate request
+	CaActivate(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CaPrepare request
+	CaPrepare(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CaRetireWithBody request with any body
+	CaRetireWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	CaRetire(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CommandList request
 	CommandList(ctx context.Context, params *CommandListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6938,6 +7053,66 @@ func (c *Client) ArtifactContent(ctx context.Context, digest string, params *Art
 
 func (c *Client) AuditList(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAuditListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaActivate(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaActivateRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaPrepare(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaPrepareRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaRetireWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaRetireRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaRetire(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaRetireRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9444,6 +9619,127 @@ func NewAuditListRequest(server string, params *AuditListParams) (*http.Request,
 	return req, nil
 }
 
+// NewCaStatusRequest generates requests for CaStatus
+func NewCaStatusRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ca")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCaActivateRequest generates requests for CaActivate
+func NewCaActivateRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ca/activate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCaPrepareRequest generates requests for CaPrepare
+func NewCaPrepareRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ca/prepare")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCaRetireRequest calls the generic CaRetire builder with application/json body
+func NewCaRetireRequest(server string, body CaRetireJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCaRetireRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCaRetireRequestWithBody generates requests for CaRetire with any type of body
+func NewCaRetireRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ca/retire")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewCommandListRequest generates requests for CommandList
 func NewCommandListRequest(server string, params *CommandListParams) (*http.Request, error) {
 	var err error
@@ -11445,6 +11741,20 @@ type ClientWithResponsesInterface interface {
 	// AuditListWithResponse request
 	AuditListWithResponse(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*AuditListAnswer, error)
 
+	// CaStatusWithResponse request
+	CaStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaStatusAnswer, error)
+
+	// CaActivateWithResponse request
+	CaActivateWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaActivateAnswer, error)
+
+	// CaPrepareWithResponse request
+	CaPrepareWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaPrepareAnswer, error)
+
+	// CaRetireWithBodyWithResponse request with any body
+	CaRetireWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error)
+
+	CaRetireWithResponse(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error)
+
 	// CommandListWithResponse request
 	CommandListWithResponse(ctx context.Context, params *CommandListParams, reqEditors ...RequestEditorFn) (*CommandListAnswer, error)
 
@@ -12579,6 +12889,118 @@ func (r AuditListAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r AuditListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type CaStatusAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CAStatus
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r CaStatusAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CaStatusAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type CaActivateAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CAStatus
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON409 *N409CaPhaseCaSettling
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r CaActivateAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CaActivateAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type CaPrepareAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CAStatus
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON409 *N409CaPhaseCaSettling
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r CaPrepareAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CaPrepareAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type CaRetireAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CAStatus
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409AgentsWouldBeLostCaPhaseCaSettling
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r CaRetireAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CaRetireAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -13884,6 +14306,50 @@ func (c *ClientWithResponses) AuditListWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseAuditListAnswer(rsp)
+}
+
+// CaStatusWithResponse request returning *CaStatusAnswer
+func (c *ClientWithResponses) CaStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaStatusAnswer, error) {
+	rsp, err := c.CaStatus(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaStatusAnswer(rsp)
+}
+
+// CaActivateWithResponse request returning *CaActivateAnswer
+func (c *ClientWithResponses) CaActivateWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaActivateAnswer, error) {
+	rsp, err := c.CaActivate(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaActivateAnswer(rsp)
+}
+
+// CaPrepareWithResponse request returning *CaPrepareAnswer
+func (c *ClientWithResponses) CaPrepareWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaPrepareAnswer, error) {
+	rsp, err := c.CaPrepare(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaPrepareAnswer(rsp)
+}
+
+// CaRetireWithBodyWithResponse request with arbitrary body returning *CaRetireAnswer
+func (c *ClientWithResponses) CaRetireWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error) {
+	rsp, err := c.CaRetireWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaRetireAnswer(rsp)
+}
+
+func (c *ClientWithResponses) CaRetireWithResponse(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error) {
+	rsp, err := c.CaRetire(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaRetireAnswer(rsp)
 }
 
 // CommandListWithResponse request returning *CommandListAnswer
@@ -16932,6 +17398,278 @@ func ParseAuditListAnswer(rsp *http.Response) (*AuditListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCaStatusAnswer parses an HTTP response from a CaStatusWithResponse call
+func ParseCaStatusAnswer(rsp *http.Response) (*CaStatusAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CaStatusAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CAStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallationRoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCaActivateAnswer parses an HTTP response from a CaActivateWithResponse call
+func ParseCaActivateAnswer(rsp *http.Response) (*CaActivateAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CaActivateAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CAStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallationRoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409CaPhaseCaSettling
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCaPrepareAnswer parses an HTTP response from a CaPrepareWithResponse call
+func ParseCaPrepareAnswer(rsp *http.Response) (*CaPrepareAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CaPrepareAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CAStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallationRoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409CaPhaseCaSettling
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCaRetireAnswer parses an HTTP response from a CaRetireWithResponse call
+func ParseCaRetireAnswer(rsp *http.Response) (*CaRetireAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CaRetireAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CAStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallationRoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409AgentsWouldBeLostCaPhaseCaSettling
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid

@@ -51,6 +51,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.agentsStmt, err = db.PrepareContext(ctx, agents); err != nil {
 		return nil, fmt.Errorf("error preparing query Agents: %w", err)
 	}
+	if q.agentsWithoutTrustStmt, err = db.PrepareContext(ctx, agentsWithoutTrust); err != nil {
+		return nil, fmt.Errorf("error preparing query AgentsWithoutTrust: %w", err)
+	}
 	if q.artifactStmt, err = db.PrepareContext(ctx, artifact); err != nil {
 		return nil, fmt.Errorf("error preparing query Artifact: %w", err)
 	}
@@ -98,6 +101,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.countCommandsStmt, err = db.PrepareContext(ctx, countCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query CountCommands: %w", err)
+	}
+	if q.countTrustStmt, err = db.PrepareContext(ctx, countTrust); err != nil {
+		return nil, fmt.Errorf("error preparing query CountTrust: %w", err)
 	}
 	if q.deleteAgentStmt, err = db.PrepareContext(ctx, deleteAgent); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteAgent: %w", err)
@@ -348,6 +354,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.startTaskStmt, err = db.PrepareContext(ctx, startTask); err != nil {
 		return nil, fmt.Errorf("error preparing query StartTask: %w", err)
 	}
+	if q.swapKeyStmt, err = db.PrepareContext(ctx, swapKey); err != nil {
+		return nil, fmt.Errorf("error preparing query SwapKey: %w", err)
+	}
 	if q.sweepLivenessStmt, err = db.PrepareContext(ctx, sweepLiveness); err != nil {
 		return nil, fmt.Errorf("error preparing query SweepLiveness: %w", err)
 	}
@@ -467,6 +476,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing agentsStmt: %w", cerr)
 		}
 	}
+	if q.agentsWithoutTrustStmt != nil {
+		if cerr := q.agentsWithoutTrustStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing agentsWithoutTrustStmt: %w", cerr)
+		}
+	}
 	if q.artifactStmt != nil {
 		if cerr := q.artifactStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing artifactStmt: %w", cerr)
@@ -545,6 +559,11 @@ func (q *Queries) Close() error {
 	if q.countCommandsStmt != nil {
 		if cerr := q.countCommandsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countCommandsStmt: %w", cerr)
+		}
+	}
+	if q.countTrustStmt != nil {
+		if cerr := q.countTrustStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countTrustStmt: %w", cerr)
 		}
 	}
 	if q.deleteAgentStmt != nil {
@@ -962,6 +981,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing startTaskStmt: %w", cerr)
 		}
 	}
+	if q.swapKeyStmt != nil {
+		if cerr := q.swapKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing swapKeyStmt: %w", cerr)
+		}
+	}
 	if q.sweepLivenessStmt != nil {
 		if cerr := q.sweepLivenessStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing sweepLivenessStmt: %w", cerr)
@@ -1125,6 +1149,7 @@ type Queries struct {
 	agentIDTakenStmt            *sql.Stmt
 	agentLifecycleStmt          *sql.Stmt
 	agentsStmt                  *sql.Stmt
+	agentsWithoutTrustStmt      *sql.Stmt
 	artifactStmt                *sql.Stmt
 	artifactChunkStmt           *sql.Stmt
 	artifactForTaskStmt         *sql.Stmt
@@ -1141,6 +1166,7 @@ type Queries struct {
 	commandsOfAgentStmt         *sql.Stmt
 	countAPITokensStmt          *sql.Stmt
 	countCommandsStmt           *sql.Stmt
+	countTrustStmt              *sql.Stmt
 	deleteAgentStmt             *sql.Stmt
 	deleteArtifactStmt          *sql.Stmt
 	deleteArtifactChunksStmt    *sql.Stmt
@@ -1224,6 +1250,7 @@ type Queries struct {
 	spendTokenStmt              *sql.Stmt
 	stalledArtifactsStmt        *sql.Stmt
 	startTaskStmt               *sql.Stmt
+	swapKeyStmt                 *sql.Stmt
 	sweepLivenessStmt           *sql.Stmt
 	takeUpArtifactStmt          *sql.Stmt
 	targetStmt                  *sql.Stmt
@@ -1262,6 +1289,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		agentIDTakenStmt:            q.agentIDTakenStmt,
 		agentLifecycleStmt:          q.agentLifecycleStmt,
 		agentsStmt:                  q.agentsStmt,
+		agentsWithoutTrustStmt:      q.agentsWithoutTrustStmt,
 		artifactStmt:                q.artifactStmt,
 		artifactChunkStmt:           q.artifactChunkStmt,
 		artifactForTaskStmt:         q.artifactForTaskStmt,
@@ -1278,6 +1306,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		commandsOfAgentStmt:         q.commandsOfAgentStmt,
 		countAPITokensStmt:          q.countAPITokensStmt,
 		countCommandsStmt:           q.countCommandsStmt,
+		countTrustStmt:              q.countTrustStmt,
 		deleteAgentStmt:             q.deleteAgentStmt,
 		deleteArtifactStmt:          q.deleteArtifactStmt,
 		deleteArtifactChunksStmt:    q.deleteArtifactChunksStmt,
@@ -1361,6 +1390,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		spendTokenStmt:              q.spendTokenStmt,
 		stalledArtifactsStmt:        q.stalledArtifactsStmt,
 		startTaskStmt:               q.startTaskStmt,
+		swapKeyStmt:                 q.swapKeyStmt,
 		sweepLivenessStmt:           q.sweepLivenessStmt,
 		takeUpArtifactStmt:          q.takeUpArtifactStmt,
 		targetStmt:                  q.targetStmt,

@@ -12,7 +12,7 @@ import (
 )
 
 const adoptCertificate = `-- name: AdoptCertificate :one
-UPDATE certificates SET pending = FALSE WHERE fingerprint = $1 AND pending RETURNING fingerprint, agent_id, tenant_id, serial, not_before, not_after, revoked_at, created_at, pending, public_key_hash
+UPDATE certificates SET pending = FALSE WHERE fingerprint = $1 AND pending RETURNING fingerprint, agent_id, tenant_id, serial, not_before, not_after, revoked_at, created_at, pending, public_key_hash, trust
 `
 
 func (q *Queries) AdoptCertificate(ctx context.Context, fingerprint string) (*Certificate, error) {
@@ -29,6 +29,7 @@ func (q *Queries) AdoptCertificate(ctx context.Context, fingerprint string) (*Ce
 		&i.CreatedAt,
 		&i.Pending,
 		&i.PublicKeyHash,
+		&i.Trust,
 	)
 	return &i, err
 }
@@ -49,8 +50,40 @@ func (q *Queries) AgentLifecycle(ctx context.Context, arg AgentLifecycleParams) 
 	return lifecycle, err
 }
 
+const agentsWithoutTrust = `-- name: AgentsWithoutTrust :many
+SELECT name FROM agents WHERE lifecycle <> 'revoked' AND trust <> $1 ORDER BY CASE liveness WHEN 'dead' THEN 1 ELSE 0 END, name LIMIT $2
+`
+
+type AgentsWithoutTrustParams struct {
+	Trust string
+	Limit int32
+}
+
+func (q *Queries) AgentsWithoutTrust(ctx context.Context, arg AgentsWithoutTrustParams) ([]string, error) {
+	rows, err := q.query(ctx, q.agentsWithoutTrustStmt, agentsWithoutTrust, arg.Trust, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, a.trust, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -59,6 +92,7 @@ type CertificateAgentRow struct {
 	Agent                Agent
 	CertificateRevokedAt column.Time
 	CertificatePending   bool
+	CertificateTrust     string
 }
 
 func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*CertificateAgentRow, error) {
@@ -93,10 +127,45 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.UpdatedAt,
 		&i.Agent.Transport,
 		&i.Agent.CertificateLifeMs,
+		&i.Agent.Trust,
 		&i.CertificateRevokedAt,
 		&i.CertificatePending,
+		&i.CertificateTrust,
 	)
 	return &i, err
+}
+
+const countTrust = `-- name: CountTrust :many
+SELECT trust, liveness, count(*) AS agents FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness
+`
+
+type CountTrustRow struct {
+	Trust    string
+	Liveness string
+	Agents   int64
+}
+
+func (q *Queries) CountTrust(ctx context.Context) ([]*CountTrustRow, error) {
+	rows, err := q.query(ctx, q.countTrustStmt, countTrust)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*CountTrustRow
+	for rows.Next() {
+		var i CountTrustRow
+		if err := rows.Scan(&i.Trust, &i.Liveness, &i.Agents); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const endCertificatesBefore = `-- name: EndCertificatesBefore :exec
@@ -126,8 +195,8 @@ func (q *Queries) EndCertificatesBefore(ctx context.Context, arg EndCertificates
 const insertAgent = `-- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)
 `
 
 type InsertAgentParams struct {
@@ -157,6 +226,7 @@ type InsertAgentParams struct {
 	UpdatedAt              column.Time
 	Bound                  column.Bound
 	CertificateLifeMs      int64
+	Trust                  string
 }
 
 func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error {
@@ -187,13 +257,14 @@ func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error 
 		arg.UpdatedAt,
 		arg.Bound,
 		arg.CertificateLifeMs,
+		arg.Trust,
 	)
 	return err
 }
 
 const insertCertificate = `-- name: InsertCertificate :exec
-INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending, trust)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 `
 
 type InsertCertificateParams struct {
@@ -206,6 +277,7 @@ type InsertCertificateParams struct {
 	CreatedAt     column.Time
 	PublicKeyHash string
 	Pending       bool
+	Trust         string
 }
 
 func (q *Queries) InsertCertificate(ctx context.Context, arg InsertCertificateParams) error {
@@ -219,6 +291,7 @@ func (q *Queries) InsertCertificate(ctx context.Context, arg InsertCertificatePa
 		arg.CreatedAt,
 		arg.PublicKeyHash,
 		arg.Pending,
+		arg.Trust,
 	)
 	return err
 }
@@ -321,7 +394,7 @@ const resumeAgent = `-- name: ResumeAgent :execrows
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19, trust = $20
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
 `
 
@@ -345,6 +418,7 @@ type ResumeAgentParams struct {
 	AllowedCapabilities    column.Strings
 	Bound                  column.Bound
 	CertificateLifeMs      int64
+	Trust                  string
 }
 
 // What people decided and what heartbeats say is not the agent's to change.
@@ -369,6 +443,7 @@ func (q *Queries) ResumeAgent(ctx context.Context, arg ResumeAgentParams) (int64
 		arg.AllowedCapabilities,
 		arg.Bound,
 		arg.CertificateLifeMs,
+		arg.Trust,
 	)
 	if err != nil {
 		return 0, err
@@ -411,7 +486,7 @@ func (q *Queries) RevokeToken(ctx context.Context, arg RevokeTokenParams) (int64
 }
 
 const setAgentCertificate = `-- name: SetAgentCertificate :exec
-UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4 WHERE id = $1
+UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4, trust = $5 WHERE id = $1
 `
 
 type SetAgentCertificateParams struct {
@@ -419,6 +494,7 @@ type SetAgentCertificateParams struct {
 	CertificateFingerprint string
 	CertificateNotAfter    column.Time
 	PublicKeyHash          string
+	Trust                  string
 }
 
 func (q *Queries) SetAgentCertificate(ctx context.Context, arg SetAgentCertificateParams) error {
@@ -427,6 +503,7 @@ func (q *Queries) SetAgentCertificate(ctx context.Context, arg SetAgentCertifica
 		arg.CertificateFingerprint,
 		arg.CertificateNotAfter,
 		arg.PublicKeyHash,
+		arg.Trust,
 	)
 	return err
 }

@@ -50,6 +50,7 @@ type Agent struct {
 	UpdatedAt              column.Time
 	Transport              string
 	CertificateLifeMs      int64
+	Trust                  string
 }
 
 type Artifact struct {
@@ -93,6 +94,7 @@ type Certificate struct {
 	CreatedAt     column.Time
 	Pending       bool
 	PublicKeyHash string
+	Trust         string
 }
 
 type Command struct {

@@ -33,20 +33,20 @@ ON CONFLICT (token_id, public_key_hash) DO NOTHING;
 -- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26);
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27);
 
 -- name: ResumeAgent :execrows
 -- What people decided and what heartbeats say is not the agent's to change.
 UPDATE agents
 SET name = $3, version = $4, group_name = $5, environment = $6, platform = $7, cluster = $8, labels = $9,
     capabilities = $10, routes = $11, encryption_key = $12, public_key_hash = $13, certificate_fingerprint = $14,
-    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19
+    certificate_not_after = $15, updated_at = $16, allowed_capabilities = $17, bound = $18, certificate_life_ms = $19, trust = $20
 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
 
 -- name: InsertCertificate :exec
-INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+INSERT INTO certificates (fingerprint, agent_id, tenant_id, serial, not_before, not_after, created_at, public_key_hash, pending, trust)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: RevokeCertificates :exec
 UPDATE certificates SET revoked_at = sqlc.arg(at)
@@ -62,7 +62,7 @@ WHERE agent_id = sqlc.arg(agent_id) AND fingerprint <> sqlc.arg(fingerprint) AND
   AND (revoked_at IS NULL OR revoked_at > sqlc.arg(at));
 
 -- name: SetAgentCertificate :exec
-UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4 WHERE id = $1;
+UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, public_key_hash = $4, trust = $5 WHERE id = $1;
 
 -- name: SetEncryptionKey :execrows
 UPDATE agents SET encryption_key = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
@@ -71,10 +71,16 @@ UPDATE agents SET encryption_key = $3 WHERE tenant_id = $1 AND id = $2 AND lifec
 SELECT lifecycle FROM agents WHERE tenant_id = $1 AND id = $2;
 
 -- name: CertificateAgent :one
-SELECT sqlc.embed(a), c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending
+SELECT sqlc.embed(a), c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1;
 
 -- name: PruneCertificates :exec
 -- One that ended so long ago is not even good for recovery, so nobody asks for it.
 DELETE FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after < sqlc.arg(ended_before);
+
+-- name: CountTrust :many
+SELECT trust, liveness, count(*) AS agents FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness;
+
+-- name: AgentsWithoutTrust :many
+SELECT name FROM agents WHERE lifecycle <> 'revoked' AND trust <> $1 ORDER BY CASE liveness WHEN 'dead' THEN 1 ELSE 0 END, name LIMIT $2;

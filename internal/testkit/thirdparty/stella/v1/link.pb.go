@@ -483,8 +483,13 @@ type Welcome struct {
 	// dials again. It grows with the fleet, so that the fleet comes back at a
 	// rate that the server can bear.
 	ReconnectWindowMs int64 `protobuf:"varint,4,opt,name=reconnect_window_ms,json=reconnectWindowMs,proto3" json:"reconnect_window_ms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Names the roots that the agent is to trust and who issues its certificate.
+	// An agent whose certificate was issued under another name renews it, at a
+	// moment that chance puts within trust_spread_ms.
+	Trust         string `protobuf:"bytes,5,opt,name=trust,proto3" json:"trust,omitempty"`
+	TrustSpreadMs int64  `protobuf:"varint,6,opt,name=trust_spread_ms,json=trustSpreadMs,proto3" json:"trust_spread_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -541,6 +546,20 @@ func (x *Welcome) GetServer() string {
 func (x *Welcome) GetReconnectWindowMs() int64 {
 	if x != nil {
 		return x.ReconnectWindowMs
+	}
+	return 0
+}
+
+func (x *Welcome) GetTrust() string {
+	if x != nil {
+		return x.Trust
+	}
+	return ""
+}
+
+func (x *Welcome) GetTrustSpreadMs() int64 {
+	if x != nil {
+		return x.TrustSpreadMs
 	}
 	return 0
 }
@@ -639,8 +658,11 @@ type HeartbeatAck struct {
 	ServerTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	// The reconnect window as it is now; 0 when it has not changed.
 	ReconnectWindowMs int64 `protobuf:"varint,2,opt,name=reconnect_window_ms,json=reconnectWindowMs,proto3" json:"reconnect_window_ms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// As in Welcome, when the agent's certificate is of another trust.
+	Trust         string `protobuf:"bytes,3,opt,name=trust,proto3" json:"trust,omitempty"`
+	TrustSpreadMs int64  `protobuf:"varint,4,opt,name=trust_spread_ms,json=trustSpreadMs,proto3" json:"trust_spread_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatAck) Reset() {
@@ -683,6 +705,20 @@ func (x *HeartbeatAck) GetServerTime() *timestamppb.Timestamp {
 func (x *HeartbeatAck) GetReconnectWindowMs() int64 {
 	if x != nil {
 		return x.ReconnectWindowMs
+	}
+	return 0
+}
+
+func (x *HeartbeatAck) GetTrust() string {
+	if x != nil {
+		return x.Trust
+	}
+	return ""
+}
+
+func (x *HeartbeatAck) GetTrustSpreadMs() int64 {
+	if x != nil {
+		return x.TrustSpreadMs
 	}
 	return 0
 }
@@ -1430,24 +1466,28 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12\x1a\n" +
 	"\bcommands\x18\a \x01(\bR\bcommands\x12\x18\n" +
 	"\apartial\x18\b \x01(\bR\apartial\x12#\n" +
-	"\rnot_accepting\x18\t \x01(\tR\fnotAccepting\"\xc2\x01\n" +
+	"\rnot_accepting\x18\t \x01(\tR\fnotAccepting\"\x80\x02\n" +
 	"\aWelcome\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12.\n" +
-	"\x13reconnect_window_ms\x18\x04 \x01(\x03R\x11reconnectWindowMs\"\xff\x01\n" +
+	"\x13reconnect_window_ms\x18\x04 \x01(\x03R\x11reconnectWindowMs\x12\x14\n" +
+	"\x05trust\x18\x05 \x01(\tR\x05trust\x12&\n" +
+	"\x0ftrust_spread_ms\x18\x06 \x01(\x03R\rtrustSpreadMs\"\xff\x01\n" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12.\n" +
 	"\x13resource_usage_json\x18\x02 \x01(\fR\x11resourceUsageJson\x12,\n" +
 	"\arunning\x18\x03 \x03(\v2\x12.stella.v1.TaskRefR\arunning\x12#\n" +
 	"\rnot_accepting\x18\x04 \x01(\tR\fnotAccepting\x12\"\n" +
 	"\fcapabilities\x18\x05 \x03(\tR\fcapabilities\x123\n" +
-	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"{\n" +
+	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\xb9\x01\n" +
 	"\fHeartbeatAck\x12;\n" +
 	"\vserver_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12.\n" +
-	"\x13reconnect_window_ms\x18\x02 \x01(\x03R\x11reconnectWindowMs\"<\n" +
+	"\x13reconnect_window_ms\x18\x02 \x01(\x03R\x11reconnectWindowMs\x12\x14\n" +
+	"\x05trust\x18\x03 \x01(\tR\x05trust\x12&\n" +
+	"\x0ftrust_spread_ms\x18\x04 \x01(\x03R\rtrustSpreadMs\"<\n" +
 	"\aTaskRef\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x03R\aattempt\"#\n" +

@@ -1,0 +1,43 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+
+	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
+)
+
+// authority adds what people do with the certificate authority. It belongs to
+// the installation, and so to the tenant that exists from the start.
+func (s *Server) authority() {
+	ours := func(ctx context.Context) error {
+		if p := principal(ctx); p.TenantID != access.DefaultTenant {
+			return fault.New(fault.Forbidden, "not_your_installation",
+				"the certificate authority is the whole installation's: an admin of the tenant %q is needed", access.DefaultTenant)
+		}
+		return nil
+	}
+	answer := func(ctx context.Context, do func(ctx context.Context) (*api.CAStatus, error)) (api.CAStatus, error) {
+		if err := ours(ctx); err != nil {
+			return api.CAStatus{}, err
+		}
+		v, err := do(ctx)
+		if err != nil {
+			return api.CAStatus{}, err
+		}
+		return *v, nil
+	}
+	handle(s, operation(http.MethodGet, "/api/v1/ca", "ca.status", "Show the certificate authority, and who has followed its rotation", admin),
+		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Status) })
+	handle(s, operation(http.MethodPost, "/api/v1/ca/prepare", "ca.prepare", "Make the next certificate authority, and have it trusted", admin),
+		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Prepare) })
+	handle(s, operation(http.MethodPost, "/api/v1/ca/activate", "ca.activate", "Have the next certificate authority issue", admin),
+		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Activate) })
+	type retire struct{ Body api.CARetireRequest }
+	handle(s, operation(http.MethodPost, "/api/v1/ca/retire", "ca.retire", "End the trust in the certificate authority before", admin),
+		func(ctx context.Context, in *retire) (api.CAStatus, error) {
+			return answer(ctx, func(ctx context.Context) (*api.CAStatus, error) { return s.Rotation.Retire(ctx, in.Body.LoseDead) })
+		})
+}
