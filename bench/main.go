@@ -54,6 +54,8 @@ func run(ctx context.Context, only string) error {
 	var failed error
 	for _, b := range []bench{
 		{"enrolment", enrolment},
+		{"renewals", renewals},
+		{"revocation", revocation},
 		{"idle", idle},
 		{"heartbeat", heartbeats},
 		{"fanout", fanout},

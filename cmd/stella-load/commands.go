@@ -23,6 +23,27 @@ own, as new hosts do. Tokens and keys are made before the clock starts.`, 4000, 
 	return cmd
 }
 
+func (p *program) renew() *cobra.Command {
+	var r load.RenewOptions
+	cmd := p.scenario("renew", "Measure renewals of certificates", `Renew the certificates of agents, each for a new key, over connections that stand.
+Keys, requests and connections are made before the clock starts. The agents go on
+with the certificates that they have.`, 400, true,
+		func(ctx context.Context, o load.Options) (*load.Report, error) { return load.Renew(ctx, o, r) })
+	cmd.Flags().IntVar(&r.Concurrency, "concurrency", 64, "how many renew at a time")
+	cmd.Flags().IntVar(&r.Rounds, "rounds", 10, "how often each agent renews")
+	return cmd
+}
+
+func (p *program) revoke() *cobra.Command {
+	var r load.RevokeOptions
+	cmd := p.scenario("revoke", "Measure how soon a revoked agent is cut off", `Connect agents, revoke some of them one after the other, and measure from each
+request to the end of that agent's connection. Those are of no use afterwards, so
+that identities that are kept in a file are refused.`, 5000, true,
+		func(ctx context.Context, o load.Options) (*load.Report, error) { return load.Revoke(ctx, o, r) })
+	cmd.Flags().IntVar(&r.Agents, "revoke", 200, "how many of them to revoke")
+	return cmd
+}
+
 func (p *program) idle() *cobra.Command {
 	var i load.IdleOptions
 	cmd := p.scenario("idle", "Measure what connected agents cost", `Connect agents, let the server settle, and tell by how much its memory grew for

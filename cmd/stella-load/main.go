@@ -92,7 +92,7 @@ Exit codes: 0 all is well; 1 something was lost, or could not be measured;
 	flags.StringVar(&p.asked.TokenFile, "token-file", "", "`file` with the API token")
 	flags.StringVar(&p.asked.CAFile, "ca", "", "`file` with the certificate to trust, in PEM")
 	flags.Var(&p.format, "format", "how to write the report")
-	root.AddCommand(p.enrol(), p.idle(), p.heartbeat(), p.fanout(), p.dispatch(), p.storm(), p.clean())
+	root.AddCommand(p.enrol(), p.renew(), p.revoke(), p.idle(), p.heartbeat(), p.fanout(), p.dispatch(), p.storm(), p.clean())
 	return root
 }
 

@@ -51,6 +51,9 @@ func (a *agent) run(ctx context.Context) {
 		a.fleet.up()
 		err = a.serve(ctx, c)
 		a.fleet.down(err)
+		if h := a.fleet.hooks.Load(); h != nil && h.lost != nil {
+			h.lost(a.index, time.Now())
+		}
 		if pause(ctx, backoff(0, a.reconnectWindow())) != nil {
 			return
 		}

@@ -50,6 +50,7 @@ type hooks struct {
 	resultAck func(taskID string, at time.Time)
 	command   func(agent int, c *api.AgentCommand, at time.Time)
 	receipt   func(commandID string, at time.Time)
+	lost      func(agent int, at time.Time)
 }
 
 func newFleet(o *Options, ids []*Identity) (*Fleet, error) {

@@ -137,6 +137,53 @@ func TestEnrol(t *testing.T) {
 	registered(t, cp, agents)
 }
 
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	report, err := load.Renew(t.Context(), options(cp, load.WebSocket, ""), load.RenewOptions{Concurrency: 4, Rounds: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := report.Result.(*load.RenewResult); !ok || r.Renewed != 3*agents || r.Renewal.Count != 3*agents || r.Rate <= 0 {
+		t.Errorf("%+v", report.Result)
+	}
+	n := 0
+	for e, err := range cp.Client.Audit(t.Context(), client.AuditFilter{Filter: "action=agent.renew and outcome=ok"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Seq > 0 {
+			n++
+		}
+	}
+	if n != 3*agents {
+		t.Errorf("%d renewals are in the audit log, want %d", n, 3*agents)
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	for _, transport := range load.Transports()[:2] {
+		cp := testkit.StartServer(t)
+		report, err := load.Revoke(t.Context(), options(cp, transport, ""), load.RevokeOptions{Agents: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, ok := report.Result.(*load.RevokeResult); !ok || r.Connected != agents || r.Cut.Count != 5 || r.NotCut != 0 || r.Lost != 0 || r.Cut.Max > 1000 {
+			t.Errorf("%s: %+v", transport, report.Result)
+		}
+		if f := report.Failures; len(f) > 0 {
+			t.Errorf("%s: %q", transport, f)
+		}
+	}
+	cp := testkit.StartServer(t)
+	for _, n := range []int{0, agents + 1} {
+		if _, err := load.Revoke(t.Context(), options(cp, load.WebSocket, ""), load.RevokeOptions{Agents: n}); err == nil {
+			t.Errorf("%d of %d were revoked", n, agents)
+		}
+	}
+}
+
 // What is wrong is said once, at once, with what to do, and without the token.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
