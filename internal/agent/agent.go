@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -228,6 +229,10 @@ func explain(err error) error {
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: the server did not answer in time; is the address right, and does a firewall let the port through?", err)
+	}
+	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired && bad.Cert != nil {
+		return fmt.Errorf("%w: the server's certificate is good from %s to %s; set this machine's clock right, or the server's",
+			err, bad.Cert.NotBefore.UTC().Format(time.RFC3339), bad.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func newConnector(a *Agent, id *identity, server *clients, run *runner, commands
 	if err != nil {
 		return nil, err
 	}
-	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1), anew: make(chan struct{}, 1)}
+	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1), anew: make(chan struct{}, 1), follow: func(string, time.Duration, bool) {}}
 	// The leanest first, as measured by the server's memory for an agent that
 	// says nothing.
 	for _, carrier := range []link.Carrier{ws, link.NewGRPC(server.plain, id.ServerURL), poll} {

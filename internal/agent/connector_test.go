@@ -87,7 +87,8 @@ func dials(t *testing.T, d time.Duration, ways ...way) ([]string, string) {
 	cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxReconnectAttempts: 10, MaxConcurrentTasks: 1, DrainTimeout: time.Second}
 	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
 	c := &connector{
-		agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, log), log: log, beat: make(chan struct{}, 1),
+		follow: func(string, time.Duration, bool) {},
+		agent:  a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, log), log: log, beat: make(chan struct{}, 1),
 	}
 	for i := range ways {
 		ways[i].log, ways[i].mu = &dialled, &mu
@@ -162,7 +163,8 @@ func TestConnectorEndsCommands(t *testing.T) {
 		a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
 		var dialled []string
 		c := &connector{
-			agent: a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
+			follow: func(string, time.Duration, bool) {},
+			agent:  a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
 			carriers: []link.Carrier{&way{name: "best", log: &dialled, mu: &sync.Mutex{}, works: true}},
 		}
 		now := time.Now()

@@ -84,7 +84,7 @@ func (a *Authority) IssueAgent(req *enroll.Request, tenant, agentID string, life
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: agentID},
 		URIs:         []*url.URL{a.spiffeID(tenant, agentID)},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(life),
+		NotBefore:    now.Add(-min(backdate, life/10)), NotAfter: now.Add(life),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

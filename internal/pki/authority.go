@@ -30,6 +30,9 @@ const (
 	intermediateLife = 5 * 365 * 24 * time.Hour
 	serverLife       = 90 * 24 * time.Hour
 	backdate         = time.Minute
+	// serverBackdate is for what agents check by their clocks, which may be days
+	// slow: an agent that could not connect could not be told so.
+	serverBackdate = 7 * 24 * time.Hour
 )
 
 // KeyStore keeps sealed key material by name.

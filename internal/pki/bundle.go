@@ -133,7 +133,7 @@ func newGeneration(before *sealedGeneration, now time.Time) (*sealedGeneration, 
 func caTemplate(name string, now time.Time, life time.Duration, pathLen int) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: name, Organization: []string{"Stella"}},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(life),
+		NotBefore: now.Add(-serverBackdate), NotAfter: now.Add(life),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
 		MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
 	}

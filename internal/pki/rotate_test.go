@@ -219,3 +219,21 @@ func TestRotationBySeveral(t *testing.T) {
 		}
 	})
 }
+
+// A short certificate begins little before it is issued: an agent tells by it
+// when two thirds of its life are over.
+func TestShortCertificates(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	a := load(t, &keys{}, c)
+	for life, before := range map[time.Duration]time.Duration{10 * time.Second: time.Second, 5 * time.Minute: 30 * time.Second, time.Hour: time.Minute, agentLife: time.Minute} {
+		req, err := a.ParseCSR(csr(t, ec(t, elliptic.P256()), &x509.CertificateRequest{}))
+		must(t, err)
+		issued, err := a.IssueAgent(req, "t", "a", life)
+		must(t, err)
+		leaf := chain(t, issued.ChainPEM)[0]
+		if !leaf.NotBefore.Equal(c.at.Add(-before)) || !leaf.NotAfter.Equal(c.at.Add(life)) {
+			t.Errorf("%s: from %s to %s", life, leaf.NotBefore.Sub(c.at), leaf.NotAfter.Sub(c.at))
+		}
+	}
+}

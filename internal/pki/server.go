@@ -37,7 +37,7 @@ func (a *Authority) ServerCertificate(names []string) (*tls.Certificate, error) 
 	tmpl := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: "Stella server"},
-		NotBefore:    now.Add(-backdate), NotAfter: now.Add(serverLife),
+		NotBefore:    now.Add(-serverBackdate), NotAfter: now.Add(serverLife),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
