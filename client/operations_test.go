@@ -20,6 +20,8 @@ var operations = map[string][]any{
 	"agent.deactivate": {(*Client).DeactivateAgent},
 	"agent.revoke":     {(*Client).RevokeAgent},
 
+	"server.crl": {(*Client).CRL},
+
 	"ca.status":   {(*Client).CA},
 	"ca.prepare":  {(*Client).PrepareCA},
 	"ca.activate": {(*Client).ActivateCA},

@@ -77,6 +77,29 @@ func FetchRoot(ctx context.Context, serverURL string) (*Root, error) {
 	return root, err
 }
 
+// CRL returns the list of revoked certificates (RFC 5280), in DER, signed by the
+// intermediate of an authority; of the one that issues when none is named.
+func (c *Client) CRL(ctx context.Context, authority string) ([]byte, error) {
+	query := url.Values{}
+	if authority != "" {
+		query.Set("authority", authority)
+	}
+	var der []byte
+	err := retry(ctx, true, func() error {
+		res, err := c.send(ctx, call{method: http.MethodGet, path: "/pki/crl", query: query}, nil, "application/pkix-crl")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		der, err = io.ReadAll(io.LimitReader(res.Body, 64<<20))
+		if err != nil {
+			return c.connectError(ctx, err)
+		}
+		return nil
+	})
+	return der, err
+}
+
 // ParseRoot reads a root certificate in PEM.
 func ParseRoot(text []byte) (*Root, error) {
 	block, _ := pem.Decode(bytes.TrimSpace(text))

@@ -132,7 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		CA:     ca, Rotation: enroll.NewRotation(ca, st), ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 	})
 	api.Handle(hub.GRPC(api.IdentifySelf))

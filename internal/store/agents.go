@@ -84,7 +84,18 @@ func (s *Store) SetLifecycle(ctx context.Context, tenant, id string, from []api.
 
 // DeleteAgent implements fleet.Store.
 func (s *Store) DeleteAgent(ctx context.Context, tenant, id string) error {
+	at := column.At(time.Now().UTC())
 	return s.write(ctx, "delete agent "+id, func(q *db.Queries) error {
+		// Its certificates go with it, and are to be on the list of revoked ones.
+		if err := agentExists(ctx, q, tenant, id); err != nil {
+			return err
+		}
+		if err := q.KeepRevokedSerials(ctx, db.KeepRevokedSerialsParams{AgentID: id, At: at}); err != nil {
+			return err
+		}
+		if err := q.PruneRevokedSerials(ctx, at); err != nil {
+			return err
+		}
 		n, err := q.DeleteAgent(ctx, db.DeleteAgentParams{TenantID: tenant, ID: id})
 		if err == nil && n == 0 {
 			return agentNotFound(id)

@@ -8,6 +8,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/store/internal/column"
 	"stella-ops.org/stella/internal/store/internal/db"
 )
@@ -93,4 +94,16 @@ func (s *Store) AgentsWithoutTrust(ctx context.Context, trust string, limit int)
 		return nil, s.explain(ctx, "look for agents without the trust", err)
 	}
 	return names, nil
+}
+
+// Revoked returns the certificates that were ended before their time and would
+// be good still, also those of agents that were deleted.
+func (s *Store) Revoked(ctx context.Context, at time.Time) ([]*pki.Revoked, error) {
+	rows, err := s.read().RevokedSerials(ctx, column.At(at))
+	if err != nil {
+		return nil, s.explain(ctx, "list the revoked certificates", err)
+	}
+	return each(rows, func(r *db.RevokedSerialsRow) *pki.Revoked {
+		return &pki.Revoked{Serial: r.Serial, At: r.RevokedAt.Time}
+	}), nil
 }

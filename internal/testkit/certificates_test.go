@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -482,4 +484,55 @@ func keyPair(t *testing.T, credential string) tls.Certificate {
 		t.Fatal(err)
 	}
 	return cert
+}
+
+// The list of revoked certificates has what was revoked, deleted or replaced,
+// and nothing else, and is signed by the authority that issued them.
+func TestCRL(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	serials := map[string]string{} // by serial
+	for _, name := range []string{"good", "revoked", "deleted"} {
+		h := newHandmade(t, cp, name)
+		leaf, err := x509.ParseCertificate(h.cert.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		serials[leaf.SerialNumber.Text(16)] = name
+	}
+	if _, err := cp.Client.RevokeAgent(t.Context(), "revoked"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cp.Client.DeleteAgent(t.Context(), "deleted"); err != nil {
+		t.Fatal(err)
+	}
+	status, body := call(t, httpClient(tlsConfig(cp)), http.MethodGet, cp.URL+"/pki/crl", nil, nil)
+	if status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	list, err := x509.ParseRevocationList(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := newHandmade(t, cp, "another").cert.Certificate
+	issuer, err := x509.ParseCertificate(chain[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.CheckSignatureFrom(issuer); err != nil {
+		t.Error(err)
+	}
+	var on []string
+	for _, e := range list.RevokedCertificateEntries {
+		on = append(on, serials[e.SerialNumber.Text(16)])
+		if since := time.Since(e.RevocationTime); since < -time.Second || since > time.Minute {
+			t.Errorf("revoked %s ago", since)
+		}
+	}
+	if slices.Sort(on); fmt.Sprint(on) != "[deleted revoked]" {
+		t.Errorf("on the list are %q", on)
+	}
+	if left := time.Until(list.NextUpdate); left < 23*time.Hour || left > 24*time.Hour {
+		t.Errorf("it is good for %s", left)
+	}
 }

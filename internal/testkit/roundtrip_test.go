@@ -176,6 +176,24 @@ type row struct {
 var tripsOfServer = []row{
 	{"server.health", func(w *trip) { w.ok(w.admin.Health(w.Context())) }, "it does nothing that could fail"},
 	{"server.ready", func(w *trip) { w.ok(w.admin.Ready(w.Context())) }, "it takes a broken database; package rest has a test for it"},
+	{"server.crl", func(w *trip) {
+		get := func(query string) (int, []byte) {
+			req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.cp.URL+"/pki/crl"+query, http.NoBody)
+			w.ok(err)
+			res, err := w.transport.RoundTrip(req)
+			w.ok(err)
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			w.ok(err)
+			return res.StatusCode, body
+		}
+		if status, body := get(""); status != http.StatusOK || len(body) == 0 {
+			w.Errorf("%d %s", status, body)
+		}
+		if status, body := get("?authority=nobody"); status != http.StatusNotFound || !bytes.Contains(body, []byte("authority_not_found")) {
+			w.Errorf("%d %s", status, body)
+		}
+	}, ""},
 	{"server.root-certificate", func(w *trip) {
 		req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.cp.URL+"/pki/ca.pem", http.NoBody)
 		w.ok(err)

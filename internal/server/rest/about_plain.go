@@ -30,6 +30,16 @@ func (s *Server) describePlain(doc *huma.OpenAPI) {
 	}}
 	doc.AddOperation(&root)
 
+	list := plainOperation("/pki/crl", "server.crl", "Get the list of revoked certificates", anybody)
+	list.Parameters = []*huma.Param{{
+		Name: "authority", In: "query", Description: "The id of the authority whose intermediate signs it; the one that issues when left out.",
+		Schema: &huma.Schema{Type: huma.TypeString}, Example: "0f1e2d3c4b5a6978",
+	}}
+	list.Responses["200"] = &huma.Response{Description: "The list.", Content: map[string]*huma.MediaType{
+		"application/pkix-crl": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary", Description: "A certificate revocation list (RFC 5280) in DER."}, Example: "MIIBLjCB1QIBATAKBggqhkjOPQQDAjAt…"},
+	}}
+	doc.AddOperation(&list)
+
 	stream := plainOperation("/api/v1/agents/{id}/task-stream", "agent.task-stream", "Open the agent's task stream (WebSocket)", agentSelf)
 	text := &huma.Schema{Type: huma.TypeString}
 	stream.Parameters = []*huma.Param{

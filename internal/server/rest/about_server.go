@@ -60,6 +60,12 @@ func aboutServer() map[string]about {
 			tag: "server", text: "Says whether the server can do its work: whether its database takes writes. For who decides where requests go.",
 			answers: "It can.", answer: api.ServerStatus{Status: "ready"}, refuses: []string{"503 not_ready"},
 		},
+		"server.crl": {
+			tag: "server",
+			text: "Gives the list of agents' certificates that were ended before their time: by a revocation, a deletion, or a newer one that took their place. For whoever else has to do with agents' certificates; " +
+				"Stella's own servers ask the database. It is good for a day, and some seconds old at the most.",
+			refuses: []string{"404 authority_not_found"},
+		},
 		"server.root-certificate": {
 			tag: "server",
 			text: "Gives the root certificate of the server's own authority, in PEM. Nothing vouches for the answer to who does not trust the server yet: " +

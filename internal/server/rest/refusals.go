@@ -30,6 +30,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"403 foreign_origin":           "the request comes from a page of another site",
 	"403 not_your_installation":    "this is the whole installation's, and for admins of its first tenant",
 	"404 agent_not_found":          "there is no such agent",
+	"404 authority_not_found":      "no such certificate authority is trusted",
 	"404 group_not_found":          "no agent is in the group",
 	"404 target_not_found":         "there is no such target",
 	"404 task_not_found":           "there is no such task",

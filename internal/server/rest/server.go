@@ -83,6 +83,9 @@ type Deps struct {
 		Trust() string
 	}
 	Rotation *enroll.Rotation
+	// CRL is the list of revoked certificates, in DER, signed by an authority;
+	// by the one that issues when none is named.
+	CRL func(ctx context.Context, authority string) ([]byte, error)
 	// ServerKey is the public key that signs what the server sends, in base64.
 	ServerKey         string
 	HeartbeatInterval time.Duration
@@ -211,6 +214,15 @@ func (s *Server) plain() {
 	s.mux.HandleFunc("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-pem-file")
 		_, _ = w.Write([]byte(s.CA.RootsPEM())) // the client is gone otherwise
+	})
+	s.mux.HandleFunc("GET /pki/crl", func(w http.ResponseWriter, r *http.Request) {
+		list, err := s.CRL(r.Context(), r.URL.Query().Get("authority"))
+		if err != nil {
+			s.Refuse(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/pkix-crl")
+		_, _ = w.Write(list) // the client is gone otherwise
 	})
 }
 

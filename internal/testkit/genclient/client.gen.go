@@ -2539,6 +2539,9 @@ type N404AgentNotFoundTargetNotFound = Problem
 // N404ArtifactNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404ArtifactNotFound = Problem
 
+// N404AuthorityNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404AuthorityNotFound = Problem
+
 // N404CommandNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404CommandNotFound = Problem
 
@@ -2999,6 +3002,12 @@ type TaskLogsParams struct {
 
 	// After Skip this many entries from the beginning.
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ServerCrlParams defines parameters for ServerCrl.
+type ServerCrlParams struct {
+	// Authority The id of the authority whose intermediate signs it; the one that issues when left out.
+	Authority *string `form:"authority,omitempty" json:"authority,omitempty"`
 }
 
 // RegistrationTokenCreateJSONRequestBody defines body for RegistrationTokenCreate for application/json ContentType.
@@ -6471,6 +6480,9 @@ type ClientInterface interface {
 	// ServerRootCertificate request
 	ServerRootCertificate(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ServerCrl request
+	ServerCrl(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ServerReady request
 	ServerReady(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
@@ -7569,6 +7581,18 @@ func (c *Client) ServerHealth(ctx context.Context, reqEditors ...RequestEditorFn
 
 func (c *Client) ServerRootCertificate(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewServerRootCertificateRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ServerCrl(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewServerCrlRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -11538,6 +11562,55 @@ func NewServerRootCertificateRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewServerCrlRequest generates requests for ServerCrl
+func NewServerCrlRequest(server string, params *ServerCrlParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/pki/crl")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.Authority != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", true, "authority", runtime.ParamLocationQuery, *params.Authority); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewServerReadyRequest generates requests for ServerReady
 func NewServerReadyRequest(server string) (*http.Request, error) {
 	var err error
@@ -11860,6 +11933,9 @@ type ClientWithResponsesInterface interface {
 
 	// ServerRootCertificateWithResponse request
 	ServerRootCertificateWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerRootCertificateAnswer, error)
+
+	// ServerCrlWithResponse request
+	ServerCrlWithResponse(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*ServerCrlAnswer, error)
 
 	// ServerReadyWithResponse request
 	ServerReadyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerReadyAnswer, error)
@@ -13858,6 +13934,28 @@ func (r ServerRootCertificateAnswer) StatusCode() int {
 	return 0
 }
 
+type ServerCrlAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON404 *N404AuthorityNotFound
+}
+
+// Status returns HTTPResponse.Status
+func (r ServerCrlAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ServerCrlAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ServerReadyAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -14684,6 +14782,15 @@ func (c *ClientWithResponses) ServerRootCertificateWithResponse(ctx context.Cont
 		return nil, err
 	}
 	return ParseServerRootCertificateAnswer(rsp)
+}
+
+// ServerCrlWithResponse request returning *ServerCrlAnswer
+func (c *ClientWithResponses) ServerCrlWithResponse(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*ServerCrlAnswer, error) {
+	rsp, err := c.ServerCrl(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseServerCrlAnswer(rsp)
 }
 
 // ServerReadyWithResponse request returning *ServerReadyAnswer
@@ -19809,6 +19916,32 @@ func ParseServerRootCertificateAnswer(rsp *http.Response) (*ServerRootCertificat
 	response := &ServerRootCertificateAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseServerCrlAnswer parses an HTTP response from a ServerCrlWithResponse call
+func ParseServerCrlAnswer(rsp *http.Response) (*ServerCrlAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ServerCrlAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404AuthorityNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
 	}
 
 	return response, nil

@@ -213,6 +213,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.insertTokenUseStmt, err = db.PrepareContext(ctx, insertTokenUse); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertTokenUse: %w", err)
 	}
+	if q.keepRevokedSerialsStmt, err = db.PrepareContext(ctx, keepRevokedSerials); err != nil {
+		return nil, fmt.Errorf("error preparing query KeepRevokedSerials: %w", err)
+	}
 	if q.keepTargetNameStmt, err = db.PrepareContext(ctx, keepTargetName); err != nil {
 		return nil, fmt.Errorf("error preparing query KeepTargetName: %w", err)
 	}
@@ -270,6 +273,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.pruneCertificatesStmt, err = db.PrepareContext(ctx, pruneCertificates); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneCertificates: %w", err)
 	}
+	if q.pruneRevokedSerialsStmt, err = db.PrepareContext(ctx, pruneRevokedSerials); err != nil {
+		return nil, fmt.Errorf("error preparing query PruneRevokedSerials: %w", err)
+	}
 	if q.putKeyIfAbsentStmt, err = db.PrepareContext(ctx, putKeyIfAbsent); err != nil {
 		return nil, fmt.Errorf("error preparing query PutKeyIfAbsent: %w", err)
 	}
@@ -308,6 +314,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.revokeTokenStmt, err = db.PrepareContext(ctx, revokeToken); err != nil {
 		return nil, fmt.Errorf("error preparing query RevokeToken: %w", err)
+	}
+	if q.revokedSerialsStmt, err = db.PrepareContext(ctx, revokedSerials); err != nil {
+		return nil, fmt.Errorf("error preparing query RevokedSerials: %w", err)
 	}
 	if q.rolloutStmt, err = db.PrepareContext(ctx, rollout); err != nil {
 		return nil, fmt.Errorf("error preparing query Rollout: %w", err)
@@ -746,6 +755,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing insertTokenUseStmt: %w", cerr)
 		}
 	}
+	if q.keepRevokedSerialsStmt != nil {
+		if cerr := q.keepRevokedSerialsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing keepRevokedSerialsStmt: %w", cerr)
+		}
+	}
 	if q.keepTargetNameStmt != nil {
 		if cerr := q.keepTargetNameStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing keepTargetNameStmt: %w", cerr)
@@ -841,6 +855,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing pruneCertificatesStmt: %w", cerr)
 		}
 	}
+	if q.pruneRevokedSerialsStmt != nil {
+		if cerr := q.pruneRevokedSerialsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pruneRevokedSerialsStmt: %w", cerr)
+		}
+	}
 	if q.putKeyIfAbsentStmt != nil {
 		if cerr := q.putKeyIfAbsentStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putKeyIfAbsentStmt: %w", cerr)
@@ -904,6 +923,11 @@ func (q *Queries) Close() error {
 	if q.revokeTokenStmt != nil {
 		if cerr := q.revokeTokenStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing revokeTokenStmt: %w", cerr)
+		}
+	}
+	if q.revokedSerialsStmt != nil {
+		if cerr := q.revokedSerialsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing revokedSerialsStmt: %w", cerr)
 		}
 	}
 	if q.rolloutStmt != nil {
@@ -1203,6 +1227,7 @@ type Queries struct {
 	insertTaskStmt              *sql.Stmt
 	insertTokenStmt             *sql.Stmt
 	insertTokenUseStmt          *sql.Stmt
+	keepRevokedSerialsStmt      *sql.Stmt
 	keepTargetNameStmt          *sql.Stmt
 	keyStmt                     *sql.Stmt
 	leasesBeforeStmt            *sql.Stmt
@@ -1222,6 +1247,7 @@ type Queries struct {
 	pendingCommandsStmt         *sql.Stmt
 	pendingRecipientsStmt       *sql.Stmt
 	pruneCertificatesStmt       *sql.Stmt
+	pruneRevokedSerialsStmt     *sql.Stmt
 	putKeyIfAbsentStmt          *sql.Stmt
 	putSecretStmt               *sql.Stmt
 	queuedStmt                  *sql.Stmt
@@ -1235,6 +1261,7 @@ type Queries struct {
 	revokeAPITokenStmt          *sql.Stmt
 	revokeCertificatesStmt      *sql.Stmt
 	revokeTokenStmt             *sql.Stmt
+	revokedSerialsStmt          *sql.Stmt
 	rolloutStmt                 *sql.Stmt
 	rolloutByKeyStmt            *sql.Stmt
 	rolloutsStmt                *sql.Stmt
@@ -1343,6 +1370,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		insertTaskStmt:              q.insertTaskStmt,
 		insertTokenStmt:             q.insertTokenStmt,
 		insertTokenUseStmt:          q.insertTokenUseStmt,
+		keepRevokedSerialsStmt:      q.keepRevokedSerialsStmt,
 		keepTargetNameStmt:          q.keepTargetNameStmt,
 		keyStmt:                     q.keyStmt,
 		leasesBeforeStmt:            q.leasesBeforeStmt,
@@ -1362,6 +1390,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		pendingCommandsStmt:         q.pendingCommandsStmt,
 		pendingRecipientsStmt:       q.pendingRecipientsStmt,
 		pruneCertificatesStmt:       q.pruneCertificatesStmt,
+		pruneRevokedSerialsStmt:     q.pruneRevokedSerialsStmt,
 		putKeyIfAbsentStmt:          q.putKeyIfAbsentStmt,
 		putSecretStmt:               q.putSecretStmt,
 		queuedStmt:                  q.queuedStmt,
@@ -1375,6 +1404,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		revokeAPITokenStmt:          q.revokeAPITokenStmt,
 		revokeCertificatesStmt:      q.revokeCertificatesStmt,
 		revokeTokenStmt:             q.revokeTokenStmt,
+		revokedSerialsStmt:          q.revokedSerialsStmt,
 		rolloutStmt:                 q.rolloutStmt,
 		rolloutByKeyStmt:            q.rolloutByKeyStmt,
 		rolloutsStmt:                q.rolloutsStmt,

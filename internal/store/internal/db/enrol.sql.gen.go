@@ -375,6 +375,23 @@ func (q *Queries) InsertTokenUse(ctx context.Context, arg InsertTokenUseParams) 
 	return result.RowsAffected()
 }
 
+const keepRevokedSerials = `-- name: KeepRevokedSerials :exec
+INSERT INTO revoked_serials (serial, revoked_at, not_after)
+SELECT serial, $1, not_after FROM certificates WHERE agent_id = $2 AND not_after > $1
+ON CONFLICT (serial) DO NOTHING
+`
+
+type KeepRevokedSerialsParams struct {
+	At      column.Time
+	AgentID string
+}
+
+// Of an agent that is about to be deleted.
+func (q *Queries) KeepRevokedSerials(ctx context.Context, arg KeepRevokedSerialsParams) error {
+	_, err := q.exec(ctx, q.keepRevokedSerialsStmt, keepRevokedSerials, arg.At, arg.AgentID)
+	return err
+}
+
 const pruneCertificates = `-- name: PruneCertificates :exec
 DELETE FROM certificates WHERE agent_id = $1 AND not_after < $2
 `
@@ -387,6 +404,15 @@ type PruneCertificatesParams struct {
 // One that ended so long ago is not even good for recovery, so nobody asks for it.
 func (q *Queries) PruneCertificates(ctx context.Context, arg PruneCertificatesParams) error {
 	_, err := q.exec(ctx, q.pruneCertificatesStmt, pruneCertificates, arg.AgentID, arg.EndedBefore)
+	return err
+}
+
+const pruneRevokedSerials = `-- name: PruneRevokedSerials :exec
+DELETE FROM revoked_serials WHERE not_after < $1
+`
+
+func (q *Queries) PruneRevokedSerials(ctx context.Context, at column.Time) error {
+	_, err := q.exec(ctx, q.pruneRevokedSerialsStmt, pruneRevokedSerials, at)
 	return err
 }
 
@@ -483,6 +509,40 @@ func (q *Queries) RevokeToken(ctx context.Context, arg RevokeTokenParams) (int64
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const revokedSerials = `-- name: RevokedSerials :many
+SELECT c.serial, c.revoked_at FROM certificates c WHERE c.revoked_at <= $1 AND c.not_after > $1
+UNION
+SELECT r.serial, r.revoked_at FROM revoked_serials r WHERE r.not_after > $1
+`
+
+type RevokedSerialsRow struct {
+	Serial    string
+	RevokedAt column.Time
+}
+
+func (q *Queries) RevokedSerials(ctx context.Context, at column.Time) ([]*RevokedSerialsRow, error) {
+	rows, err := q.query(ctx, q.revokedSerialsStmt, revokedSerials, at)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*RevokedSerialsRow
+	for rows.Next() {
+		var i RevokedSerialsRow
+		if err := rows.Scan(&i.Serial, &i.RevokedAt); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const setAgentCertificate = `-- name: SetAgentCertificate :exec

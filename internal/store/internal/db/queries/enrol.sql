@@ -84,3 +84,17 @@ SELECT trust, liveness, count(*) AS agents FROM agents WHERE lifecycle <> 'revok
 
 -- name: AgentsWithoutTrust :many
 SELECT name FROM agents WHERE lifecycle <> 'revoked' AND trust <> $1 ORDER BY CASE liveness WHEN 'dead' THEN 1 ELSE 0 END, name LIMIT $2;
+
+-- name: KeepRevokedSerials :exec
+-- Of an agent that is about to be deleted.
+INSERT INTO revoked_serials (serial, revoked_at, not_after)
+SELECT serial, sqlc.arg(at), not_after FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after > sqlc.arg(at)
+ON CONFLICT (serial) DO NOTHING;
+
+-- name: PruneRevokedSerials :exec
+DELETE FROM revoked_serials WHERE not_after < sqlc.arg(at);
+
+-- name: RevokedSerials :many
+SELECT c.serial, c.revoked_at FROM certificates c WHERE c.revoked_at <= sqlc.arg(at) AND c.not_after > sqlc.arg(at)
+UNION
+SELECT r.serial, r.revoked_at FROM revoked_serials r WHERE r.not_after > sqlc.arg(at);
