@@ -94,21 +94,3 @@ type WhoAmI struct {
 	Tenant string `json:"tenant" doc:"The tenant that it sees."`
 	Server string `json:"server" doc:"The server's version."`
 }
-
-// AuditEvent is one line of the audit log.
-type AuditEvent struct {
-	Seq     int64     `json:"seq" doc:"Its number, which grows."`
-	At      time.Time `json:"at" doc:"When it was done."`
-	Actor   string    `json:"actor" doc:"token:<id> (<name>), agent:<id>, anonymous or system."`
-	Action  string    `json:"action" doc:"As in agent.revoke."`
-	Object  string    `json:"object,omitempty" doc:"What it was done to."`
-	Remote  string    `json:"remote,omitempty" doc:"From where."`
-	Outcome string    `json:"outcome" enum:"ok,denied,failed" doc:"ok, denied or failed."`
-	Detail  string    `json:"detail,omitempty" doc:"More, in words."`
-}
-
-// AuditList is the answer of GET /api/v1/audit.
-type AuditList struct {
-	Items []AuditEvent `json:"items" nullable:"false" doc:"The lines of this page."`
-	Next  string       `json:"next,omitempty" doc:"Give it back as ?cursor= to get what follows."`
-}

@@ -77,6 +77,7 @@ var operations = map[string][]any{
 	"api-token.list":            {(*Client).APITokenPage, (*Client).APITokens},
 	"api-token.revoke":          {(*Client).RevokeAPIToken},
 
+	"audit.verify":            {(*Client).VerifyAudit},
 	"audit.list":              {(*Client).AuditPage, (*Client).Audit},
 	"event.list":              {(*Client).Events},
 	"whoami":                  {(*Client).WhoAmI},

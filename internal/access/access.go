@@ -63,25 +63,6 @@ func (t *APIToken) State(now time.Time) string {
 	return "usable"
 }
 
-// Event is one line of the audit log.
-type Event struct {
-	Seq      int64 // the store's number, which rises; 0 in a new one
-	TenantID string
-	At       time.Time
-	Actor    string // token:<id> (<name>), agent:<id>, anonymous, system
-	Action   string // as in agent.revoke
-	Object   string // what it was done to
-	Remote   string // from where
-	Outcome  string // ok, denied or failed
-	Detail   string
-}
-
-// Auditor writes to the audit log. A write that fails is logged, and does not
-// fail what was done.
-type Auditor interface {
-	Audit(ctx context.Context, e Event)
-}
-
 // Store keeps API tokens.
 type Store interface {
 	InsertAPIToken(ctx context.Context, t *APIToken) error

@@ -9,12 +9,25 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
+	cmd := a.auditListCommand("audit")
+	cmd.Long = `List who changed what, the newest first. ` + "`stella audit list`" + ` does the same.
+
+The log is a chain: each line has the hash of the one before it, and the server
+seals the end. ` + "`stella audit verify`" + ` says whether it is as it was written.`
+	cmd.Args = unknownCommand
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.AddCommand(a.auditListCommand("list"), a.auditVerifyCommand())
+	return cmd
+}
+
+func (a *app) auditListCommand(use string) *cobra.Command {
 	var l listFlags
 	cmd := &cobra.Command{
-		Use:   "audit",
+		Use:   use,
 		Short: "List who changed what, the newest first",
-		Example: `  stella audit --filter 'action ~ "agent.*" and at > -1d'
-  stella audit --filter outcome=denied --limit 10`,
+		Example: `  stella audit list --filter 'action ~ "agent.*" and at > -1d'
+  stella audit list --filter outcome=denied --limit 10
+  stella audit list --limit 0 -o json > export.json   # what verify --file checks`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect()

@@ -51,6 +51,7 @@ func TestWrongUse(t *testing.T) {
 		"frobnicate":                  "has no command \"frobnicate\"",
 		"agent lst":                   "did you mean `stella agent list`?",
 		"agent list --nope":           "unknown flag: --nope",
+		"audit verfy":                 "did you mean `stella audit verify`?",
 		"agent list x":                "use it as in `stella agent list",
 		"agent show":                  "stella agent show AGENT",
 		"agent list -o xml":           "use table, json or yaml",

@@ -268,9 +268,10 @@ func TestQueries(t *testing.T) {
 		"agent list --status STALE --capability docker --env prod --group g --label a=b --name x": "GET /api/v1/agents?capability=docker&environment=prod&group=g&label=a%3Db&limit=500&name=x&status=STALE",
 		"target list --kind host --env prod --agent a1 --name web --label a=b":                    "GET /api/v1/targets?agent=a1&environment=prod&kind=host&label=a%3Db&limit=500&name=web",
 		"task list --state failed --target web --agent a1 --type deploy --limit 5":                "GET /api/v1/tasks?agent=a1&limit=5&state=failed&target=web&type=deploy",
-		"task list --limit 0": "GET /api/v1/tasks?limit=500",
-		"audit --limit 3":     "GET /api/v1/audit?limit=3",
-		"token list --api":    "GET /api/v1/admin/api-tokens?limit=500",
+		"task list --limit 0":                 "GET /api/v1/tasks?limit=500",
+		"audit --limit 3":                     "GET /api/v1/audit?limit=3",
+		"audit list --limit 3 --filter seq>1": "GET /api/v1/audit?filter=seq%3E1&limit=3",
+		"token list --api":                    "GET /api/v1/admin/api-tokens?limit=500",
 
 		"agent list --filter status=live --sort -name":               "GET /api/v1/agents?filter=status%3Dlive&limit=500&sort=-name",
 		"target list --filter agent=a1 --sort env,name --limit 7":    "GET /api/v1/targets?filter=agent%3Da1&limit=7&sort=env%2Cname",

@@ -38,7 +38,11 @@ type Config struct {
 	ArtifactGrace     time.Duration     `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
 	LogFormat         string            `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string            `name:"log-level" default:"info" help:"debug, info, warn or error"`
+	AuditRetention    time.Duration     `name:"audit-retention" default:"0s" help:"how long lines of the audit log are kept, as in 8760h; 0 is for ever, the default, because how long they have to be kept is for you and your auditors to say, and what is removed is gone"`
 }
+
+// minAuditRetention keeps a slip of the pen from emptying the audit log.
+const minAuditRetention = 24 * time.Hour
 
 func (c *Config) validate() error {
 	if c.Data == "" {
@@ -66,6 +70,9 @@ func (c *Config) validate() error {
 	}
 	if c.ArtifactGrace < 0 {
 		return fmt.Errorf("artifact-grace: %s is less than nothing", c.ArtifactGrace)
+	}
+	if c.AuditRetention != 0 && c.AuditRetention < minAuditRetention {
+		return fmt.Errorf("audit-retention: %s is shorter than a day: lines would be gone before anybody reads them; give at least %s, or 0 to keep them for ever", c.AuditRetention, minAuditRetention)
 	}
 	_, err := c.certificatePolicy()
 	return err

@@ -41,6 +41,9 @@ func TestConfigChecks(t *testing.T) {
 		{"artifacts without end", func(c *Config) { c.MaxArtifactSize = "9999999999TiB" }, "max-artifact-size"},
 		{"artifacts of a lot", func(c *Config) { c.MaxArtifactSize = "a lot" }, "max-artifact-size"},
 		{"artifacts gone before they come", func(c *Config) { c.ArtifactGrace = -time.Second }, "artifact-grace"},
+		{"an audit log of a year", func(c *Config) { c.AuditRetention = 365 * 24 * time.Hour }, ""},
+		{"an audit log of an hour", func(c *Config) { c.AuditRetention = time.Hour }, "audit-retention"},
+		{"an audit log of less than nothing", func(c *Config) { c.AuditRetention = -time.Hour }, "audit-retention"},
 		{"certificates of a moment", func(c *Config) { c.AgentCertLife = time.Second }, "agent-cert-life"},
 	} {
 		cfg := good

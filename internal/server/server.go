@@ -91,6 +91,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	auditKey, err := access.LoadKey(ctx, st, box)
+	if err != nil {
+		return err
+	}
 	accounts := access.NewService(st, now)
 	if err := s.firstStart(ctx, accounts, ca); err != nil {
 		return err
@@ -110,7 +114,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	base := cfg.baseURL(listener.Addr())
 
-	audit := &auditor{store: st, log: log}
+	audit := access.NewLog(st, auditKey, access.LogOptions{Retention: cfg.AuditRetention}, now, log)
 	agents := fleet.NewService(st, wake, now)
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
 	enrolment := enroll.NewService(st, ca, certificates, audit, wake, now, log)
@@ -155,6 +159,7 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "rollouts", Run: rollouts.Run},
 		daemon.Task{Name: "commands", Run: commands.Run},
 		daemon.Task{Name: "artifacts", Run: artifacts.Run},
+		daemon.Task{Name: "audit log", Run: audit.Run},
 	)
 }
 

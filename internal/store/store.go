@@ -23,15 +23,17 @@ import (
 )
 
 var (
-	_ fleet.Store    = (*Store)(nil)
-	_ enroll.Store   = (*Store)(nil)
-	_ access.Store   = (*Store)(nil)
-	_ target.Store   = (*Store)(nil)
-	_ task.Store     = (*Store)(nil)
-	_ command.Store  = (*Store)(nil)
-	_ artifact.Store = (*Store)(nil)
-	_ secret.Store   = (*Store)(nil)
-	_ rollout.Store  = (*Store)(nil)
+	_ fleet.Store     = (*Store)(nil)
+	_ enroll.Store    = (*Store)(nil)
+	_ access.Store    = (*Store)(nil)
+	_ access.LogStore = (*Store)(nil)
+	_ access.KeyStore = (*Store)(nil)
+	_ target.Store    = (*Store)(nil)
+	_ task.Store      = (*Store)(nil)
+	_ command.Store   = (*Store)(nil)
+	_ artifact.Store  = (*Store)(nil)
+	_ secret.Store    = (*Store)(nil)
+	_ rollout.Store   = (*Store)(nil)
 )
 
 // Store keeps everything, on either engine. It is safe for concurrent use, and

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -63,7 +64,7 @@ func TestRoundTripOfEveryOperation(t *testing.T) {
 	w.agents = over(httpClient(tlsConfig(cp, w.agent.cert)))
 	w.sockets = over(&http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig(cp, w.agent.cert)}})
 
-	rows := slices.Concat(tripsOfServer, tripsOfTokens, tripsOfAgents, tripsOfTargets, tripsOfTasks, tripsOfArtifacts, tripsOfCommands, tripsOfRollouts, tripsOfStreams, tripsOfEnds, tripsOfCA)
+	rows := slices.Concat(tripsOfServer, tripsOfTokens, tripsOfAgents, tripsOfTargets, tripsOfTasks, tripsOfArtifacts, tripsOfCommands, tripsOfRollouts, tripsOfStreams, tripsOfEnds, tripsOfAudit, tripsOfCA)
 	known := map[string]*contract.Operation{}
 	for _, op := range doc.Operations {
 		known[op.ID] = op
@@ -222,6 +223,25 @@ var tripsOfServer = []row{
 		w.ok(err)
 		_, err = w.admin.AuditPage(w.Context(), client.AuditFilter{Cursor: "garbage"})
 		w.refused(err, 422, "invalid")
+	}, ""},
+}
+
+var tripsOfAudit = []row{
+	{"audit.verify", func(w *trip) {
+		v, err := w.admin.VerifyAudit(w.Context(), client.AuditVerification{})
+		w.ok(err)
+		if !v.Holds || v.From != 1 || v.Head == nil {
+			w.Fatalf("%+v", v)
+		}
+		again, err := w.admin.VerifyAudit(w.Context(), client.AuditVerification{Head: fmt.Sprintf("%d:%s", v.Head.Seq, v.Head.Hash)})
+		w.ok(err)
+		if !again.Holds || again.Contains != "yes" {
+			w.Errorf("%+v", again)
+		}
+		_, err = w.admin.VerifyAudit(w.Context(), client.AuditVerification{After: "1042"})
+		w.refused(err, 422, "invalid")
+		_, err = w.viewer.VerifyAudit(w.Context(), client.AuditVerification{})
+		w.refused(err, 403, "role_missing")
 	}, ""},
 }
 

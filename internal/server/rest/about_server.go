@@ -36,6 +36,12 @@ func aboutAdmin() map[string]about {
 			tag: "audit", text: "Lists who changed what, the newest first unless told otherwise: every change that a person made, every one that was refused, and what agents did with their identity.",
 			answers: "A page of the log.", answer: api.AuditList{Items: []api.AuditEvent{exampleAuditEvent()}, Next: exampleCursor},
 		},
+		"audit.verify": {
+			tag: "audit",
+			text: "Walks through the audit log and says whether it is as it was written: every line, where the log begins and where it ends. A log that does not hold is an answer, and no error. " +
+				"It works for some seconds; in a longer log it then says by `next` where to go on. Lines that are added meanwhile do no harm, and verifications wait for each other. Idempotent.",
+			answers: "What was found.", answer: exampleAuditVerification(),
+		},
 	}
 }
 

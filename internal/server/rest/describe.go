@@ -42,7 +42,7 @@ var tags = []*huma.Tag{
 	{Name: "secrets", Description: "Named values that targets and tasks refer to. They are kept encrypted, and go to agents alone."},
 	{Name: "events", Description: "What happens, as it happens."},
 	{Name: "tokens", Description: "Registration tokens, with which agents get their identity, and API tokens of people and scripts. For admins."},
-	{Name: "audit", Description: "Who changed what, and who tried to. The log cannot be changed."},
+	{Name: "audit", Description: "Who changed what, and who tried to. The log cannot be changed unnoticed: each line has the hash of the one before it."},
 	{Name: "ca", Description: "The installation's certificate authority, and how the next one takes its place. For admins."},
 	{Name: "server", Description: "The server itself."},
 	{Name: "agent-protocol", Description: "What agents call, with their client certificate. People do not need it: an agent of Stella's speaks it, and others may be written."},

@@ -40,7 +40,20 @@ func exampleAPITokenMade() api.APIToken {
 
 func exampleAuditEvent() api.AuditEvent {
 	return api.AuditEvent{
-		Seq: 1042, At: at(30, 0), Actor: "token:" + exampleTokenID + " (ci)", Action: "task.create", Object: exampleTaskID,
+		Seq: 1042, Tenant: "default", At: at(30, 0), Actor: "token:" + exampleTokenID + " (ci)", Action: "task.create", Object: exampleTaskID,
 		Remote: "192.0.2.17:51124", Outcome: "ok",
+		PreviousHash: exampleAuditFloorHash, Hash: exampleAuditHash,
+	}
+}
+
+const (
+	exampleAuditHash      = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
+	exampleAuditFloorHash = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+)
+
+func exampleAuditVerification() api.AuditVerification {
+	return api.AuditVerification{
+		Holds: true, From: 501, To: 1042, Lines: 542, Head: &api.AuditMark{Seq: 1042, Hash: exampleAuditHash},
+		Floor: &api.AuditFloor{Seq: 500, Hash: exampleAuditFloorHash, At: at(-600, 0)}, Contains: "yes",
 	}
 }

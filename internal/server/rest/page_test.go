@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -24,6 +23,7 @@ import (
 	"stella-ops.org/stella/internal/filter"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/rollout"
+	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/store/sqlite"
@@ -59,17 +59,6 @@ func (apart) TrustSpread() time.Duration { return 0 }
 
 func (apart) ReconnectWindow() time.Duration { return 0 }
 
-// noted is an audit log over a store.
-type noted struct {
-	audited
-	read func(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error)
-}
-
-// AuditEvents implements Audit.
-func (n noted) AuditEvents(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error) {
-	return n.read(ctx, tenant, f)
-}
-
 // whole returns a server over a store with agents, targets, tasks, tokens and
 // audit events in it, and an admin's token.
 func whole(t *testing.T) (s *Server, token string) {
@@ -90,6 +79,11 @@ func whole(t *testing.T) (s *Server, token string) {
 	if token, err = people.First(ctx); err != nil {
 		t.Fatal(err)
 	}
+	box, err := seal.NewBox(make([]byte, seal.KeySize))
+	must(err)
+	key, err := access.LoadKey(ctx, st, box)
+	must(err)
+	audit := access.NewLog(st, key, access.LogOptions{}, time.Now, slog.New(slog.DiscardHandler))
 	for i := range 5 {
 		id := fmt.Sprintf("a%d", i)
 		must(st.Enrol(ctx, &enroll.Enrolment{At: now, Cert: enroll.Issued{Fingerprint: id, NotBefore: now, NotAfter: now.Add(time.Hour)}, Agent: &fleet.Agent{
@@ -109,11 +103,11 @@ func whole(t *testing.T) (s *Server, token string) {
 		_, err = st.InsertRollout(ctx, &rollout.Rollout{ID: "o" + id, TenantID: "default", State: api.RolloutSucceeded, Version: 1, Sealed: []byte("x"), CreatedAt: now, UpdatedAt: now})
 		must(err)
 		must(st.PutSecret(ctx, &secret.Secret{TenantID: "default", Name: "secret-" + id, Sealed: []byte("x"), CreatedAt: now, UpdatedAt: now}))
-		must(st.Audit(ctx, access.Event{TenantID: "default", At: now, Actor: "actor-" + id, Action: "agent.revoke", Outcome: "ok"}))
+		audit.Audit(ctx, access.Event{TenantID: "default", At: now, Actor: "actor-" + id, Action: "agent.revoke", Outcome: "ok"})
 	}
 	fleets := fleet.NewService(st, nil, time.Now)
 	return New(Deps{
-		Access: people, Audit: noted{read: st.AuditEvents}, Fleet: fleets, Targets: target.NewService(st, fleets, time.Now),
+		Access: people, Audit: audit, Fleet: fleets, Targets: target.NewService(st, fleets, time.Now),
 		Enroll: enroll.NewService(st, nil, enroll.Policy{}, audited{}, nil, time.Now, slog.New(slog.DiscardHandler)),
 		Tasks:  task.NewService(st, nil, nil, nil, nil, audited{}, task.Options{}, time.Now, slog.New(slog.DiscardHandler)), Links: apart{}, Now: time.Now,
 		Commands: command.NewService(st, nil, nil, command.Options{}, time.Now, slog.New(slog.DiscardHandler)),

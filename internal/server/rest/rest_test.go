@@ -42,6 +42,11 @@ func (audited) AuditEvents(context.Context, string, access.Filter) ([]*access.Ev
 	return nil, nil
 }
 
+// Verify implements Audit.
+func (audited) Verify(context.Context, string, access.VerifyRequest) (*access.Verification, error) {
+	return &access.Verification{}, nil
+}
+
 func newServer(failing error) *Server {
 	return New(Deps{
 		Access: access.NewService(&tokens{failing: failing}, time.Now), Audit: audited{}, Now: time.Now,

@@ -29,12 +29,6 @@ import (
 	"stella-ops.org/stella/internal/task"
 )
 
-// Audit writes and reads the audit log.
-type Audit interface {
-	access.Auditor
-	AuditEvents(ctx context.Context, tenant string, f access.Filter) ([]*access.Event, error)
-}
-
 // Links tells how agents are connected.
 type Links interface {
 	Transport(agentID string) string
@@ -153,6 +147,7 @@ func New(d Deps) *Server {
 	s.inventory()
 	s.adminTokens()
 	s.authority()
+	s.auditLog()
 	s.targets()
 	s.tasks()
 	s.commands()

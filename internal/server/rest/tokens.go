@@ -11,7 +11,7 @@ import (
 	"stella-ops.org/stella/internal/filter"
 )
 
-// adminTokens adds registration tokens, API tokens and the audit log.
+// adminTokens adds registration tokens, API tokens and who one is.
 func (s *Server) adminTokens() {
 	type listQuery struct{ Page }
 	type newToken struct{ Body api.RegistrationTokenRequest }
@@ -77,18 +77,6 @@ func (s *Server) adminTokens() {
 			p := principal(ctx)
 			return api.WhoAmI{Name: p.Name, Role: p.Role, Tenant: p.TenantID, Server: s.Version}, nil
 		})
-
-	list(s, operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin), access.AuditSchema,
-		func(ctx context.Context, in *listQuery, q filter.Query) ([]*access.Event, error) {
-			return s.Audit.AuditEvents(ctx, principal(ctx).TenantID, access.Filter{Query: q, Limit: in.Limit})
-		},
-		func(_ context.Context, _ *listQuery, found []*access.Event, next string) api.AuditList {
-			out := api.AuditList{Items: make([]api.AuditEvent, len(found)), Next: next}
-			for i, e := range found {
-				out.Items[i] = viewEvent(e)
-			}
-			return out
-		})
 }
 
 func (s *Server) viewToken(t *enroll.Token) api.RegistrationToken {
@@ -104,12 +92,5 @@ func (s *Server) viewAPIToken(t *access.APIToken) api.APIToken {
 	return api.APIToken{
 		ID: t.ID, Name: t.Name, Role: t.Role, State: t.State(s.now()), CreatedBy: t.CreatedBy, CreatedAt: t.CreatedAt,
 		ExpiresAt: timeOrNil(t.ExpiresAt), LastUsedAt: timeOrNil(t.LastUsedAt),
-	}
-}
-
-func viewEvent(e *access.Event) api.AuditEvent {
-	return api.AuditEvent{
-		Seq: e.Seq, At: e.At, Actor: e.Actor, Action: e.Action, Object: e.Object, Remote: e.Remote,
-		Outcome: e.Outcome, Detail: e.Detail,
 	}
 }

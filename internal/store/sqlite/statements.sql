@@ -134,3 +134,16 @@ ORDER BY r.agent_id, r.command_id LIMIT $5;
 
 -- name: LockArtifact :one
 SELECT * FROM artifacts WHERE tenant_id = $1 AND digest = $2;
+
+-- name: LockAuditChain :one
+SELECT c.tenant_id, c.origin, c.floor_seq, c.floor_hash, c.floor_at, c.head_seq, c.head_hash, c.seal,
+  CAST(COALESCE((SELECT min(a.seq) FROM audit a WHERE a.tenant_id = c.tenant_id), 0) AS BIGINT) AS first,
+  CAST(COALESCE((SELECT max(a.seq) FROM audit a WHERE a.tenant_id = c.tenant_id), 0) AS BIGINT) AS last
+FROM audit_chains c WHERE c.tenant_id = $1;
+
+-- name: InsertAudit :exec
+INSERT INTO audit (tenant_id, seq, at, actor, action, object, remote, outcome, detail, previous, hash)
+SELECT value ->> 'tenant', value ->> 'seq', value ->> 'at',
+  value ->> 'actor', value ->> 'action', value ->> 'object', value ->> 'remote', value ->> 'outcome', value ->> 'detail',
+  unhex(value ->> 'previous'), unhex(value ->> 'hash')
+FROM json_each($1);

@@ -21,16 +21,26 @@ func Benchmark(b *testing.B, fresh func(t testing.TB) Database) {
 	b.Run("List10k", func(b *testing.B) { benchList(b, newBench(b, fresh(b))) })
 	b.Run("Credential", func(b *testing.B) { benchCertificate(b, newBench(b, fresh(b))) })
 	b.Run("AppendLog", func(b *testing.B) { benchLog(b, newBench(b, fresh(b))) })
+	b.Run("Audit1", func(b *testing.B) { benchAudit(b, newBench(b, fresh(b)), 1, 1) })
+	b.Run("Audit64", func(b *testing.B) { benchAudit(b, newBench(b, fresh(b)), 64, 1) })
+	b.Run("Audit64AtTwoServers", func(b *testing.B) { benchAudit(b, newBench(b, fresh(b)), 64, 2) })
+	b.Run("AuditVerify20k", func(b *testing.B) { benchVerify(b, newBench(b, fresh(b))) })
 	b.Run("Commands", func(b *testing.B) { benchCommands(b, newBench(b, fresh(b))) })
 }
 
 // parallel runs f once for each of n, on 64 goroutines.
 func parallel(t testing.TB, n int, f func(i int) error) {
 	t.Helper()
+	parallelBy(t, 64, n, f)
+}
+
+// parallelBy is parallel on some other number of goroutines.
+func parallelBy(t testing.TB, goroutines, n int, f func(i int) error) {
+	t.Helper()
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
-	for range 64 {
+	for range goroutines {
 		wg.Go(func() {
 			for failed.Load() == nil {
 				i := int(next.Add(1)) - 1

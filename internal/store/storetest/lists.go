@@ -142,12 +142,13 @@ func testTokenLists(t *testing.T, b *bench) {
 }
 
 func testAuditList(t *testing.T, b *bench) {
+	log := b.auditLog(t, b.Store)
 	for i := range 20 {
-		must(t, b.Audit(b.ctx, access.Event{
+		log.Audit(b.ctx, access.Event{
 			TenantID: tenant, At: b.now.Add(time.Duration(i/2) * time.Second), Actor: pick(i, "token:1 (me)", "agent:a", "system"),
 			Action: pick(i/2, "agent.revoke", "task.create"), Object: numbered("o", i/3), Remote: "10.0.0.1",
 			Outcome: pick(i, "ok", "ok", "denied", "failed"), Detail: pick(i, "", "because", `50% \ "x"`),
-		}))
+		})
 	}
 	all, err := b.AuditEvents(b.ctx, tenant, access.Filter{})
 	must(t, err)

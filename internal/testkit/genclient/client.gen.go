@@ -100,6 +100,13 @@ const (
 	AuditEventOutcomeOk     AuditEventOutcome = "ok"
 )
 
+// Defines values for AuditVerificationContains.
+const (
+	No      AuditVerificationContains = "no"
+	Removed AuditVerificationContains = "removed"
+	Yes     AuditVerificationContains = "yes"
+)
+
 // Defines values for CAStatusPhase.
 const (
 	Activated CAStatusPhase = "activated"
@@ -754,11 +761,14 @@ type AuditEvent struct {
 	// Actor token:<id> (<name>), agent:<id>, anonymous or system.
 	Actor string `json:"actor"`
 
-	// At When it was done.
+	// At When it was done, to the microsecond.
 	At time.Time `json:"at"`
 
 	// Detail More, in words.
 	Detail *string `json:"detail,omitempty"`
+
+	// Hash SHA-256 over all of the above, in hexadecimal; docs/audit.md says how.
+	Hash *string `json:"hash,omitempty"`
 
 	// Object What it was done to.
 	Object *string `json:"object,omitempty"`
@@ -766,15 +776,33 @@ type AuditEvent struct {
 	// Outcome ok, denied or failed.
 	Outcome AuditEventOutcome `json:"outcome"`
 
+	// PreviousHash The hash of the line before, in hexadecimal; zeros in a chain's first line, nothing in lines from before the log was a chain.
+	PreviousHash *string `json:"previousHash,omitempty"`
+
 	// Remote From where.
 	Remote *string `json:"remote,omitempty"`
 
-	// Seq Its number, which grows.
+	// Seq Its number, which rises by one.
 	Seq int64 `json:"seq"`
+
+	// Tenant The tenant whose log it is in.
+	Tenant *string `json:"tenant,omitempty"`
 }
 
 // AuditEventOutcome ok, denied or failed.
 type AuditEventOutcome string
+
+// AuditFloor AuditFloor is the last line that the retention has removed from an audit log.
+type AuditFloor struct {
+	// At When it was removed.
+	At time.Time `json:"at"`
+
+	// Hash The hash that the line had, in hexadecimal; the first line that is left names it as the one before.
+	Hash string `json:"hash"`
+
+	// Seq The line's number.
+	Seq int64 `json:"seq"`
+}
 
 // AuditList AuditList is the answer of GET /api/v1/audit.
 type AuditList struct {
@@ -784,6 +812,69 @@ type AuditList struct {
 	// Next Give it back as ?cursor= to get what follows.
 	Next *string `json:"next,omitempty"`
 }
+
+// AuditMark AuditMark names a line of an audit log.
+type AuditMark struct {
+	// Hash The line's hash, in hexadecimal.
+	Hash string `json:"hash"`
+
+	// Seq The line's number.
+	Seq int64 `json:"seq"`
+}
+
+// AuditProblem AuditProblem says what is wrong with an audit log.
+type AuditProblem struct {
+	// Seq The number of the first line that is wrong, or missing.
+	Seq int64 `json:"seq"`
+
+	// What What is wrong with it, in words.
+	What string `json:"what"`
+}
+
+// AuditRange AuditRange is some lines of an audit log.
+type AuditRange struct {
+	// From The first line's number.
+	From int64 `json:"from"`
+
+	// To The last line's number.
+	To int64 `json:"to"`
+}
+
+// AuditVerification AuditVerification is the answer of GET /api/v1/audit/verify.
+type AuditVerification struct {
+	// Contains With ?head=: whether the log contains that line; removed when the retention took it, so that nobody can tell.
+	Contains *AuditVerificationContains `json:"contains,omitempty"`
+
+	// Floor AuditFloor is the last line that the retention has removed from an audit log.
+	Floor *AuditFloor `json:"floor,omitempty"`
+
+	// From The first line that was checked; none was when it is left out.
+	From *int64 `json:"from,omitempty"`
+
+	// Head AuditMark names a line of an audit log.
+	Head *AuditMark `json:"head,omitempty"`
+
+	// Holds Whether everything that was looked at is as it was written.
+	Holds bool `json:"holds"`
+
+	// Lines How many lines were checked.
+	Lines int64 `json:"lines"`
+
+	// Next The log is too long for one request: give it back as ?after= to go on.
+	Next *string `json:"next,omitempty"`
+
+	// Problem AuditProblem says what is wrong with an audit log.
+	Problem *AuditProblem `json:"problem,omitempty"`
+
+	// To The last line that was checked.
+	To *int64 `json:"to,omitempty"`
+
+	// Unprotected AuditRange is some lines of an audit log.
+	Unprotected *AuditRange `json:"unprotected,omitempty"`
+}
+
+// AuditVerificationContains With ?head=: whether the log contains that line; removed when the retention took it, so that nobody can tell.
+type AuditVerificationContains string
 
 // CAFollowers CAFollowers counts agents, of all tenants, that are not revoked.
 type CAFollowers struct {
@@ -2834,6 +2925,15 @@ type AuditListParams struct {
 
 	// Limit How many at the most.
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AuditVerifyParams defines parameters for AuditVerify.
+type AuditVerifyParams struct {
+	// After Verifies only what is behind this line, a number, a colon and a hash: what an earlier answer gave as next, or as the head.
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+
+	// Head Also looks for this line, a number, a colon and a hash: one that somebody wrote down earlier.
+	Head *string `form:"head,omitempty" json:"head,omitempty"`
 }
 
 // CommandListParams defines parameters for CommandList.
@@ -6360,6 +6460,9 @@ type ClientInterface interface {
 	// AuditList request
 	AuditList(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AuditVerify request
+	AuditVerify(ctx context.Context, params *AuditVerifyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CaStatus request
 	CaStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -7065,6 +7168,18 @@ func (c *Client) ArtifactContent(ctx context.Context, digest string, params *Art
 
 func (c *Client) AuditList(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAuditListRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AuditVerify(ctx context.Context, params *AuditVerifyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAuditVerifyRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -9643,6 +9758,71 @@ func NewAuditListRequest(server string, params *AuditListParams) (*http.Request,
 	return req, nil
 }
 
+// NewAuditVerifyRequest generates requests for AuditVerify
+func NewAuditVerifyRequest(server string, params *AuditVerifyParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/audit/verify")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		queryValues := queryURL.Query()
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "after", runtime.ParamLocationQuery, *params.After); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		if params.Head != nil {
+
+			if queryFrag, err := runtime.StyleParamWithLocation("form", false, "head", runtime.ParamLocationQuery, *params.Head); err != nil {
+				return nil, err
+			} else if parsed, err := url.ParseQuery(queryFrag); err != nil {
+				return nil, err
+			} else {
+				for k, v := range parsed {
+					for _, v2 := range v {
+						queryValues.Add(k, v2)
+					}
+				}
+			}
+
+		}
+
+		queryURL.RawQuery = queryValues.Encode()
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCaStatusRequest generates requests for CaStatus
 func NewCaStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -11814,6 +11994,9 @@ type ClientWithResponsesInterface interface {
 	// AuditListWithResponse request
 	AuditListWithResponse(ctx context.Context, params *AuditListParams, reqEditors ...RequestEditorFn) (*AuditListAnswer, error)
 
+	// AuditVerifyWithResponse request
+	AuditVerifyWithResponse(ctx context.Context, params *AuditVerifyParams, reqEditors ...RequestEditorFn) (*AuditVerifyAnswer, error)
+
 	// CaStatusWithResponse request
 	CaStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaStatusAnswer, error)
 
@@ -12965,6 +13148,33 @@ func (r AuditListAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r AuditListAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type AuditVerifyAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *AuditVerification
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AuditVerifyAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AuditVerifyAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -14404,6 +14614,15 @@ func (c *ClientWithResponses) AuditListWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseAuditListAnswer(rsp)
+}
+
+// AuditVerifyWithResponse request returning *AuditVerifyAnswer
+func (c *ClientWithResponses) AuditVerifyWithResponse(ctx context.Context, params *AuditVerifyParams, reqEditors ...RequestEditorFn) (*AuditVerifyAnswer, error) {
+	rsp, err := c.AuditVerify(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAuditVerifyAnswer(rsp)
 }
 
 // CaStatusWithResponse request returning *CaStatusAnswer
@@ -17487,6 +17706,67 @@ func ParseAuditListAnswer(rsp *http.Response) (*AuditListAnswer, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest AuditList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAuditVerifyAnswer parses an HTTP response from a AuditVerifyWithResponse call
+func ParseAuditVerifyAnswer(rsp *http.Response) (*AuditVerifyAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AuditVerifyAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditVerification
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

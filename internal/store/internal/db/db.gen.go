@@ -75,8 +75,23 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.artifactsStmt, err = db.PrepareContext(ctx, artifacts); err != nil {
 		return nil, fmt.Errorf("error preparing query Artifacts: %w", err)
 	}
+	if q.auditBoundsStmt, err = db.PrepareContext(ctx, auditBounds); err != nil {
+		return nil, fmt.Errorf("error preparing query AuditBounds: %w", err)
+	}
+	if q.auditChainStmt, err = db.PrepareContext(ctx, auditChain); err != nil {
+		return nil, fmt.Errorf("error preparing query AuditChain: %w", err)
+	}
+	if q.auditChainsStmt, err = db.PrepareContext(ctx, auditChains); err != nil {
+		return nil, fmt.Errorf("error preparing query AuditChains: %w", err)
+	}
 	if q.auditEventsStmt, err = db.PrepareContext(ctx, auditEvents); err != nil {
 		return nil, fmt.Errorf("error preparing query AuditEvents: %w", err)
+	}
+	if q.auditLinesStmt, err = db.PrepareContext(ctx, auditLines); err != nil {
+		return nil, fmt.Errorf("error preparing query AuditLines: %w", err)
+	}
+	if q.beginAuditChainStmt, err = db.PrepareContext(ctx, beginAuditChain); err != nil {
+		return nil, fmt.Errorf("error preparing query BeginAuditChain: %w", err)
 	}
 	if q.cancelQueuedStmt, err = db.PrepareContext(ctx, cancelQueued); err != nil {
 		return nil, fmt.Errorf("error preparing query CancelQueued: %w", err)
@@ -231,6 +246,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.lockArtifactStmt, err = db.PrepareContext(ctx, lockArtifact); err != nil {
 		return nil, fmt.Errorf("error preparing query LockArtifact: %w", err)
 	}
+	if q.lockAuditChainStmt, err = db.PrepareContext(ctx, lockAuditChain); err != nil {
+		return nil, fmt.Errorf("error preparing query LockAuditChain: %w", err)
+	}
 	if q.lockCommandsStmt, err = db.PrepareContext(ctx, lockCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query LockCommands: %w", err)
 	}
@@ -290,6 +308,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.recordHeartbeatsStmt, err = db.PrepareContext(ctx, recordHeartbeats); err != nil {
 		return nil, fmt.Errorf("error preparing query RecordHeartbeats: %w", err)
+	}
+	if q.removeAuditStmt, err = db.PrepareContext(ctx, removeAudit); err != nil {
+		return nil, fmt.Errorf("error preparing query RemoveAudit: %w", err)
 	}
 	if q.renewLeaseStmt, err = db.PrepareContext(ctx, renewLease); err != nil {
 		return nil, fmt.Errorf("error preparing query RenewLease: %w", err)
@@ -414,6 +435,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.trashUploadStmt, err = db.PrepareContext(ctx, trashUpload); err != nil {
 		return nil, fmt.Errorf("error preparing query TrashUpload: %w", err)
 	}
+	if q.unchainedAuditStmt, err = db.PrepareContext(ctx, unchainedAudit); err != nil {
+		return nil, fmt.Errorf("error preparing query UnchainedAudit: %w", err)
+	}
 	if q.unfinishedOnTargetStmt, err = db.PrepareContext(ctx, unfinishedOnTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query UnfinishedOnTarget: %w", err)
 	}
@@ -422,6 +446,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.unusedArtifactsStmt, err = db.PrepareContext(ctx, unusedArtifacts); err != nil {
 		return nil, fmt.Errorf("error preparing query UnusedArtifacts: %w", err)
+	}
+	if q.updateAuditChainStmt, err = db.PrepareContext(ctx, updateAuditChain); err != nil {
+		return nil, fmt.Errorf("error preparing query UpdateAuditChain: %w", err)
 	}
 	if q.updateRolloutStmt, err = db.PrepareContext(ctx, updateRollout); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateRollout: %w", err)
@@ -525,9 +552,34 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing artifactsStmt: %w", cerr)
 		}
 	}
+	if q.auditBoundsStmt != nil {
+		if cerr := q.auditBoundsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing auditBoundsStmt: %w", cerr)
+		}
+	}
+	if q.auditChainStmt != nil {
+		if cerr := q.auditChainStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing auditChainStmt: %w", cerr)
+		}
+	}
+	if q.auditChainsStmt != nil {
+		if cerr := q.auditChainsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing auditChainsStmt: %w", cerr)
+		}
+	}
 	if q.auditEventsStmt != nil {
 		if cerr := q.auditEventsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing auditEventsStmt: %w", cerr)
+		}
+	}
+	if q.auditLinesStmt != nil {
+		if cerr := q.auditLinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing auditLinesStmt: %w", cerr)
+		}
+	}
+	if q.beginAuditChainStmt != nil {
+		if cerr := q.beginAuditChainStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing beginAuditChainStmt: %w", cerr)
 		}
 	}
 	if q.cancelQueuedStmt != nil {
@@ -785,6 +837,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing lockArtifactStmt: %w", cerr)
 		}
 	}
+	if q.lockAuditChainStmt != nil {
+		if cerr := q.lockAuditChainStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lockAuditChainStmt: %w", cerr)
+		}
+	}
 	if q.lockCommandsStmt != nil {
 		if cerr := q.lockCommandsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing lockCommandsStmt: %w", cerr)
@@ -883,6 +940,11 @@ func (q *Queries) Close() error {
 	if q.recordHeartbeatsStmt != nil {
 		if cerr := q.recordHeartbeatsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing recordHeartbeatsStmt: %w", cerr)
+		}
+	}
+	if q.removeAuditStmt != nil {
+		if cerr := q.removeAuditStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing removeAuditStmt: %w", cerr)
 		}
 	}
 	if q.renewLeaseStmt != nil {
@@ -1090,6 +1152,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing trashUploadStmt: %w", cerr)
 		}
 	}
+	if q.unchainedAuditStmt != nil {
+		if cerr := q.unchainedAuditStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing unchainedAuditStmt: %w", cerr)
+		}
+	}
 	if q.unfinishedOnTargetStmt != nil {
 		if cerr := q.unfinishedOnTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing unfinishedOnTargetStmt: %w", cerr)
@@ -1103,6 +1170,11 @@ func (q *Queries) Close() error {
 	if q.unusedArtifactsStmt != nil {
 		if cerr := q.unusedArtifactsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing unusedArtifactsStmt: %w", cerr)
+		}
+	}
+	if q.updateAuditChainStmt != nil {
+		if cerr := q.updateAuditChainStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing updateAuditChainStmt: %w", cerr)
 		}
 	}
 	if q.updateRolloutStmt != nil {
@@ -1181,7 +1253,12 @@ type Queries struct {
 	artifactNamedStmt           *sql.Stmt
 	artifactUsesStmt            *sql.Stmt
 	artifactsStmt               *sql.Stmt
+	auditBoundsStmt             *sql.Stmt
+	auditChainStmt              *sql.Stmt
+	auditChainsStmt             *sql.Stmt
 	auditEventsStmt             *sql.Stmt
+	auditLinesStmt              *sql.Stmt
+	beginAuditChainStmt         *sql.Stmt
 	cancelQueuedStmt            *sql.Stmt
 	certificateAgentStmt        *sql.Stmt
 	claimTaskStmt               *sql.Stmt
@@ -1233,6 +1310,7 @@ type Queries struct {
 	leasesBeforeStmt            *sql.Stmt
 	lockAgentStmt               *sql.Stmt
 	lockArtifactStmt            *sql.Stmt
+	lockAuditChainStmt          *sql.Stmt
 	lockCommandsStmt            *sql.Stmt
 	lockEndedCommandsStmt       *sql.Stmt
 	lockExpiredCommandsStmt     *sql.Stmt
@@ -1253,6 +1331,7 @@ type Queries struct {
 	queuedStmt                  *sql.Stmt
 	readyStmt                   *sql.Stmt
 	recordHeartbeatsStmt        *sql.Stmt
+	removeAuditStmt             *sql.Stmt
 	renewLeaseStmt              *sql.Stmt
 	reportedRecipientsStmt      *sql.Stmt
 	requestCancelStmt           *sql.Stmt
@@ -1294,9 +1373,11 @@ type Queries struct {
 	touchAPITokenStmt           *sql.Stmt
 	trashStmt                   *sql.Stmt
 	trashUploadStmt             *sql.Stmt
+	unchainedAuditStmt          *sql.Stmt
 	unfinishedOnTargetStmt      *sql.Stmt
 	unsentCommandsStmt          *sql.Stmt
 	unusedArtifactsStmt         *sql.Stmt
+	updateAuditChainStmt        *sql.Stmt
 	updateRolloutStmt           *sql.Stmt
 	updateTargetStmt            *sql.Stmt
 	useArtifactStmt             *sql.Stmt
@@ -1324,7 +1405,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		artifactNamedStmt:           q.artifactNamedStmt,
 		artifactUsesStmt:            q.artifactUsesStmt,
 		artifactsStmt:               q.artifactsStmt,
+		auditBoundsStmt:             q.auditBoundsStmt,
+		auditChainStmt:              q.auditChainStmt,
+		auditChainsStmt:             q.auditChainsStmt,
 		auditEventsStmt:             q.auditEventsStmt,
+		auditLinesStmt:              q.auditLinesStmt,
+		beginAuditChainStmt:         q.beginAuditChainStmt,
 		cancelQueuedStmt:            q.cancelQueuedStmt,
 		certificateAgentStmt:        q.certificateAgentStmt,
 		claimTaskStmt:               q.claimTaskStmt,
@@ -1376,6 +1462,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		leasesBeforeStmt:            q.leasesBeforeStmt,
 		lockAgentStmt:               q.lockAgentStmt,
 		lockArtifactStmt:            q.lockArtifactStmt,
+		lockAuditChainStmt:          q.lockAuditChainStmt,
 		lockCommandsStmt:            q.lockCommandsStmt,
 		lockEndedCommandsStmt:       q.lockEndedCommandsStmt,
 		lockExpiredCommandsStmt:     q.lockExpiredCommandsStmt,
@@ -1396,6 +1483,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		queuedStmt:                  q.queuedStmt,
 		readyStmt:                   q.readyStmt,
 		recordHeartbeatsStmt:        q.recordHeartbeatsStmt,
+		removeAuditStmt:             q.removeAuditStmt,
 		renewLeaseStmt:              q.renewLeaseStmt,
 		reportedRecipientsStmt:      q.reportedRecipientsStmt,
 		requestCancelStmt:           q.requestCancelStmt,
@@ -1437,9 +1525,11 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		touchAPITokenStmt:           q.touchAPITokenStmt,
 		trashStmt:                   q.trashStmt,
 		trashUploadStmt:             q.trashUploadStmt,
+		unchainedAuditStmt:          q.unchainedAuditStmt,
 		unfinishedOnTargetStmt:      q.unfinishedOnTargetStmt,
 		unsentCommandsStmt:          q.unsentCommandsStmt,
 		unusedArtifactsStmt:         q.unusedArtifactsStmt,
+		updateAuditChainStmt:        q.updateAuditChainStmt,
 		updateRolloutStmt:           q.updateRolloutStmt,
 		updateTargetStmt:            q.updateTargetStmt,
 		useArtifactStmt:             q.useArtifactStmt,

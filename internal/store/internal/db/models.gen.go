@@ -81,6 +81,8 @@ type Audit struct {
 	Remote   string
 	Outcome  string
 	Detail   string
+	Previous []byte
+	Hash     []byte
 }
 
 type Certificate struct {

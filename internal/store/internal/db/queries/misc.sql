@@ -1,10 +1,3 @@
--- name: InsertAudit :exec
-INSERT INTO audit (tenant_id, at, actor, action, object, remote, outcome, detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
-
--- name: AuditEvents :many
--- A list; see Agents.
-SELECT * FROM audit WHERE tenant_id = $1;
-
 -- name: Key :one
 SELECT sealed FROM keys WHERE name = $1;
 
