@@ -17,8 +17,8 @@ type RegisterRequest struct {
 	Labels      map[string]string `json:"labels,omitempty" doc:"Labels to select the agent by."`
 	Routes      []string          `json:"routes,omitempty" maxItems:"4096" doc:"The ids of the routes that the agent serves."`
 	Platform    string            `json:"platform,omitempty" maxLength:"50" doc:"linux, windows or docker."`
-	// EncryptionPublicKey is for payloads that only this agent can read.
-	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The agent's public key for sealed payloads, in base64."`
+	// EncryptionPublicKey is what tasks are sealed to, see Sealed.
+	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The public key to seal the agent's tasks to (RFC 9180), in base64: 1216 bytes are one of MLKEM768-X25519, 32 bytes one of DHKEM(X25519, HKDF-SHA256). Without one the agent gets its tasks in the clear, over its own TLS connection, and none that has credentials."`
 	// CertificateLifeSeconds only shortens what the server would give.
 	CertificateLifeSeconds int `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
 }
@@ -32,7 +32,7 @@ type RegisterResponse struct {
 	EventsURL       string        `json:"eventsUrl" doc:"Where the agent's events are streamed (SSE)."`
 	TaskStreamURL   string        `json:"taskStreamUrl" doc:"Where the agent's tasks are streamed (WebSocket)."`
 	Config          AgentSettings `json:"config" doc:"What the server wants of the agent."`
-	ServerPublicKey string        `json:"serverPublicKey" doc:"The Ed25519 key that signs what the server sends, in base64."`
+	ServerPublicKey string        `json:"serverPublicKey" doc:"The Ed25519 key that signs what the server sends: the 32 bytes of RFC 8032, in base64."`
 }
 
 // CertificateRequest asks for an agent's next certificate: POST
@@ -169,6 +169,9 @@ type HeartbeatRequest struct {
 // holds a stream, which then carries them.
 type HeartbeatResponse struct {
 	Tasks []AgentTask `json:"tasks" nullable:"false" doc:"Tasks to run. One that was not taken or completed comes again."`
+	// Signatures are on the bytes of the tasks, one by one, as they stand in the
+	// answer: PurposeTask, a NUL, and those bytes.
+	Signatures [][]byte `json:"signatures,omitempty" doc:"The server's Ed25519 signatures on the tasks, in the same order: on the text stella/v1/task, a NUL, and the task's JSON byte for byte as it stands here."`
 	// Cancelled names running tasks that the agent is asked to stop.
 	Cancelled []TaskRef `json:"cancelled,omitempty" doc:"Running tasks to stop."`
 	// Commands are those that wait for the agent and that no stream carries;

@@ -39,10 +39,12 @@ type StreamMessage struct {
 	_    struct{} `json:"-" additionalProperties:"true"`
 	Type string   `json:"type" doc:"What the message is; a receiver passes over a type that it does not know."`
 
-	Task    *AgentTask `json:"task,omitempty" doc:"task_assigned: the task."`
-	TaskID  string     `json:"taskId,omitempty" doc:"Messages about a task: its id."`
-	Attempt int64      `json:"attempt,omitempty" doc:"Messages about a task: the attempt. An agent may leave it out: the attempt that came over the same stream is meant."`
-	Reason  string     `json:"reason,omitempty" doc:"task_cancelled, result_ack, command_receipt: why."`
+	Task *AgentTask `json:"task,omitempty" doc:"task_assigned: the task."`
+	// Signature is on the bytes of the task, as they stand in the message.
+	Signature []byte `json:"signature,omitempty" doc:"task_assigned: the server's Ed25519 signature on the text stella/v1/task, a NUL, and the task's JSON byte for byte as it stands here."`
+	TaskID    string `json:"taskId,omitempty" doc:"Messages about a task: its id."`
+	Attempt   int64  `json:"attempt,omitempty" doc:"Messages about a task: the attempt. An agent may leave it out: the attempt that came over the same stream is meant."`
+	Reason    string `json:"reason,omitempty" doc:"task_cancelled, result_ack, command_receipt: why."`
 
 	// A result, and its acknowledgement.
 	Success bool `json:"success,omitempty" doc:"task_result: whether the task did what it should."`

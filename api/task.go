@@ -66,13 +66,17 @@ type TaskRef struct {
 // AgentTask is one attempt at a task as its agent gets it.
 type AgentTask struct {
 	ID       string          `json:"id" doc:"The task's id."`
+	AgentID  string          `json:"agentId" doc:"The agent that it is for."`
 	Attempt  int64           `json:"attempt" doc:"The fencing number; a report of an older one is refused."`
 	Type     TaskType        `json:"type" doc:"What to do with the target."`
 	TargetID string          `json:"targetId" doc:"The target's id."`
 	Target   AgentTarget     `json:"target" doc:"The target, as the agent must know it."`
-	Payload  json.RawMessage `json:"payload" doc:"In the shape that the type asks for."`
-	// Credentials is secret and lives no longer than the task.
-	Credentials    *Credentials `json:"credentials,omitempty" doc:"Secret: to be forgotten when the task is over."`
+	Payload  json.RawMessage `json:"payload,omitempty" doc:"In the shape that the type asks for. For an agent that registered an encryption key it is in sealed, and left out here."`
+	// Sealed is a SealedTask: payload and credentials, for the agent alone.
+	Sealed *Sealed `json:"sealed,omitempty" doc:"Payload and credentials, as JSON with these two fields, for the agent alone; with an agent that registered an encryption key."`
+	// Credentials is secret and lives no longer than the task. It travels in
+	// Sealed alone: the agent fills it in here.
+	Credentials    *Credentials `json:"-"`
 	Timeout        int64        `json:"timeout" doc:"How long the task may run, in seconds."`
 	Priority       TaskPriority `json:"priority" enum:"low,normal,high,critical" doc:"Which of several tasks comes first."`
 	IdempotencyKey string       `json:"idempotencyKey" doc:"The same in every attempt: what was done under it need not be done again."`
@@ -206,6 +210,13 @@ const (
 	ErrUnsupported       = "unsupported"
 	ErrInvalidPayload    = "invalid_payload"
 	ErrSecretMissing     = "secret_missing"
+	// ErrKeyMissing: the task has credentials, and its agent no key (or none
+	// that is one) to seal them to.
+	ErrKeyMissing = "encryption_key_missing"
+	// ErrUntrusted: what the agent got as the task is not what the server
+	// signed. ErrUnreadable: it is, and does not open with the agent's keys.
+	ErrUntrusted         = "task_untrusted"
+	ErrUnreadable        = "task_unreadable"
 	ErrTargetUnreachable = "target_unreachable"
 	ErrInternal          = "internal"
 )

@@ -45,5 +45,6 @@ TLS 1.3 port. Every flag can also be set in the environment or in a file.`,
 		},
 	}
 	config.Flags(cmd.Flags(), &cfg)
+	cmd.AddCommand(rotateMasterKeyCommand())
 	return cmd
 }

@@ -47,6 +47,7 @@ type Agent struct {
 
 	clock        clock
 	capabilities *capabilities
+	keys         *encryptionKeys
 	tail         obs.Tail // of Log, for collect-logs
 }
 
@@ -85,7 +86,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
 	a.capabilities.probe(ctx)
 
+	if a.keys, err = loadEncryptionKeys(cfg.Data); err != nil {
+		return err
+	}
 	id, err := a.ensureIdentity(ctx)
+	if err != nil {
+		return err
+	}
+	unwrap, err := newUnwrapper(id, a.keys)
 	if err != nil {
 		return err
 	}
@@ -98,12 +106,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	run.calls = &calls{client: server.plain, server: id.ServerURL, agentID: id.AgentID, log: a.Log}
+	run.calls = &calls{client: server.plain, server: id.ServerURL, agentID: id.AgentID, unwrap: unwrap, log: a.Log}
 	store, err := newArtifactStore(run.calls)
 	if err != nil {
 		return err
 	}
-	run.agentID, run.artifacts = id.AgentID, store.of
+	run.agentID, run.artifacts, run.unwrap = id.AgentID, store.of, unwrap
 	if conn, err = newConnector(a, id, server, run, commands); err != nil {
 		return err
 	}
@@ -148,6 +156,9 @@ func (a *Agent) ensureIdentity(ctx context.Context) (*identity, error) {
 		return a.register(ctx, a.Token, nil)
 	}
 	a.inherit(id)
+	if err := a.keys.registered(id.Registered.EncryptionPublicKey); err != nil {
+		return nil, err
+	}
 	if !a.changed(id) {
 		return id, nil
 	}
@@ -190,6 +201,9 @@ func (a *Agent) changed(id *identity) bool {
 	now, was := a.describe(), id.Registered
 	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !slices.Equal(now.Capabilities, was.Capabilities) {
 		return true
+	}
+	if was.EncryptionPublicKey != a.keys.public() {
+		return true // the file was lost, and made anew: what is sealed to the old one cannot be read
 	}
 	for k, v := range now.Labels {
 		if was.Labels[k] != v {

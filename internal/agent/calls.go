@@ -24,6 +24,7 @@ type calls struct {
 	client  *http.Client
 	server  string
 	agentID string
+	unwrap  *unwrapper
 	log     *slog.Logger
 	// recover gets a new certificate when the one that the agent has has ended.
 	recover func(ctx context.Context) error
@@ -39,9 +40,13 @@ func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (
 	path := "/api/v1/agents/" + url.PathEscape(c.agentID) + "/tasks/" + url.PathEscape(taskID) + "/credentials"
 	recovered := false
 	for try := 0; ; try++ {
-		out := &api.Credentials{}
-		err := c.post(ctx, path, api.CredentialsRequest{Attempt: attempt}, out)
+		var res api.TaskCredentials
+		err := c.post(ctx, path, api.CredentialsRequest{Attempt: attempt}, &res)
 		if err == nil {
+			out, err := c.unwrap.credentials(taskID, attempt, &res)
+			if err != nil {
+				return nil, deploy.Fail(api.ErrRollbackFailed, "the agent cannot use the credentials of task %s that it was given again: %w", taskID, err)
+			}
 			return out, nil
 		}
 		p, ok := errors.AsType[*api.Problem](err)

@@ -354,11 +354,7 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 		}
 		switch f := f.GetFrame().(type) {
 		case *stellav1.ConnectResponse_Task:
-			var t api.AgentTask
-			if err := json.Unmarshal(f.Task.GetTaskJson(), &t); err != nil {
-				return fmt.Errorf("decode a task: %w", err)
-			}
-			if err := c.take(ctx, &t); err != nil {
+			if err := c.take(ctx, f.Task); err != nil {
 				// Not begun: the server hands it out again when this
 				// connection is made anew, and the disk may be well then.
 				return err

@@ -38,7 +38,7 @@ func (r *runner) flush(send func(*stellav1.ConnectRequest) error) error {
 func (r *runner) flushTask(a *activeTask, send func(*stellav1.ConnectRequest) error) error {
 	r.mu.Lock()
 	ref := &stellav1.TaskRef{TaskId: a.id, Attempt: a.attempt}
-	accept := !a.accepted
+	accept := !a.accepted && !a.refused
 	a.accepted = true
 	at := timestamppb.New(a.acceptedAt)
 	r.mu.Unlock()

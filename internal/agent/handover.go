@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"stella-ops.org/stella/api"
+	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/agent/link"
 )
 
@@ -89,12 +89,12 @@ func (c *connector) handOver(handing bool) (missed bool) {
 }
 
 // take takes a task that came over the present connection.
-func (c *connector) take(ctx context.Context, t *api.AgentTask) error {
+func (c *connector) take(ctx context.Context, t *stellav1.Task) error {
 	c.taking.Lock()
 	defer c.taking.Unlock()
 	if c.handing {
 		c.missed = true
 		return nil
 	}
-	return c.run.assign(ctx, t)
+	return c.run.take(ctx, t.GetTaskJson(), t.GetSignature())
 }

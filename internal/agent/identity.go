@@ -4,11 +4,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hpke"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -61,20 +59,28 @@ func loadIdentity(dir string) (*identity, error) {
 
 // store keeps what registration gave, and the key that it is for.
 func (id *identity) store(dir string, key crypto.Signer, res *api.RegisterResponse) error {
-	data, err := json.MarshalIndent(id, "", "  ")
-	if err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
 	if err := atomicfile.Write(filepath.Join(dir, caFile), []byte(res.CACertificate), 0o600); err != nil {
 		return fmt.Errorf("keep the identity: %w", err)
 	}
 	if err := storeCredential(dir, key, res.Certificate); err != nil {
 		return fmt.Errorf("keep the identity: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, identityFile), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("keep the identity: %w", err)
+	if err := id.save(dir); err != nil {
+		return err
 	}
 	if err := os.Remove(filepath.Join(dir, newKeyFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("keep the identity: %w", err)
+	}
+	return nil
+}
+
+// save writes the identity's file.
+func (id *identity) save(dir string) error {
+	data, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, identityFile), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("keep the identity: %w", err)
 	}
 	return nil
@@ -172,30 +178,4 @@ func certificateRequest(key crypto.Signer) (string, error) {
 		return "", fmt.Errorf("make a certificate request: %w", err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
-}
-
-// encryptionKey returns the public half of the agent's encryption key, in
-// base64; the private half is made when there is none.
-func encryptionKey(dir string) (string, error) {
-	path, kem := filepath.Join(dir, encryptionFile), hpke.MLKEM768X25519()
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		key, err := kem.GenerateKey()
-		if err != nil {
-			return "", fmt.Errorf("make encryption key: %w", err)
-		}
-		if data, err = key.Bytes(); err != nil {
-			return "", fmt.Errorf("make encryption key: %w", err)
-		}
-		if err := atomicfile.Write(path, data, 0o600); err != nil {
-			return "", err
-		}
-	} else if err != nil {
-		return "", fmt.Errorf("encryption key: %w", err)
-	}
-	key, err := kem.NewPrivateKey(data)
-	if err != nil {
-		return "", fmt.Errorf("encryption key %s: %w", path, err)
-	}
-	return base64.StdEncoding.EncodeToString(key.PublicKey().Bytes()), nil
 }

@@ -187,7 +187,8 @@ func report(leaf *x509.Certificate, threshold time.Duration, renewed bool) *api.
 	return &api.CertificateRenewal{Renewed: renewed, NotAfter: leaf.NotAfter, RenewsAt: renewsAt(leaf, threshold).UTC(), Serial: leaf.SerialNumber.Text(16)}
 }
 
-// ask asks the server for a certificate for a new key, and keeps both.
+// ask asks the server for a certificate for a new key, and keeps both. The
+// encryption key is replaced with it.
 func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certificate, error) {
 	key, err := newKey()
 	if err != nil {
@@ -195,6 +196,9 @@ func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certific
 	}
 	var req api.CertificateRequest
 	if req.CSR, err = certificateRequest(key); err != nil {
+		return nil, err
+	}
+	if req.EncryptionPublicKey, err = k.agent.keys.rotate(); err != nil {
 		return nil, err
 	}
 	var res api.CertificateResponse
@@ -218,7 +222,16 @@ func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certific
 	if err := storeCredential(dir, key, res.Certificate); err != nil {
 		return nil, fmt.Errorf("keep the new certificate: %w", err)
 	}
-	return next, nil
+	if err := k.agent.keys.commit(); err != nil {
+		return nil, err
+	}
+	// The server knows the key, so that the next start has nothing to register.
+	id, err := loadIdentity(dir)
+	if err != nil || id == nil {
+		return next, err
+	}
+	id.Registered.EncryptionPublicKey = k.agent.keys.public()
+	return next, id.save(dir)
 }
 
 // recoverCertificate gets a certificate for an agent whose own has ended, so

@@ -30,9 +30,7 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 		return nil, err
 	}
 	req := a.describe()
-	if req.EncryptionPublicKey, err = encryptionKey(dir); err != nil {
-		return nil, err
-	}
+	req.EncryptionPublicKey = a.keys.public()
 	server := a.Config.Server
 	if known != nil {
 		req.ID = known.AgentID

@@ -30,6 +30,7 @@ type runner struct {
 	journal   *journal.Journal
 	agentID   string // known once the agent is registered, before anything runs
 	calls     *calls // as is this
+	unwrap    *unwrapper
 	// artifacts is Stella's store as a task may read it; set with agentID.
 	artifacts func(t *api.AgentTask) artifact.Source
 	dataDir   string
@@ -51,7 +52,11 @@ type activeTask struct {
 	cancel context.CancelCauseFunc
 
 	// Guarded by runner.mu.
-	attempt    int64
+	attempt int64
+	// refused: what came as the task was not what the server had sent, or could
+	// not be read. It is not in the journal, and of nobody's business but its
+	// result's: when that is lost, the task comes again and is refused again.
+	refused    bool
 	accepted   bool // the server has been told
 	acceptedAt time.Time
 	result     []byte // JSON, once it has ended
@@ -90,6 +95,43 @@ func (r *runner) touch() {
 	}
 }
 
+// take takes a task as it came over the link, see assign. One that must not be
+// run is reported as failed.
+func (r *runner) take(ctx context.Context, data, signature []byte) error {
+	t, err := r.unwrap.task(data, signature)
+	if err == nil {
+		return r.assign(ctx, t)
+	}
+	if t == nil {
+		return err
+	}
+	r.log.ErrorContext(ctx, "a task is refused", "task", t.ID, "attempt", t.Attempt, "error", err)
+	if f, ok := errors.AsType[*deploy.Error](err); ok && f.Type == api.ErrUntrusted {
+		t.Attempt = 0 // the current one, whatever somebody has made of it
+	}
+	r.refuse(ctx, t, err)
+	return nil
+}
+
+// refuse has a task's end reported that was not begun. One that the agent has
+// taken up already goes on: somebody only says its name.
+func (r *runner) refuse(ctx context.Context, t *api.AgentTask, why error) {
+	res := deploy.Ended(context.WithoutCancel(ctx), t, time.Now(), nil, why)
+	data, err := json.Marshal(res)
+	if err != nil {
+		r.log.ErrorContext(ctx, "a refusal was not encoded", "task", t.ID, "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.active[t.ID] != nil {
+		return
+	}
+	a := r.add(t.ID, t.Attempt, time.Now(), nil)
+	a.refused, a.result = true, data
+	r.touch()
+}
+
 // assign takes a task that the server handed out. It returns once the task is
 // in the journal; an error means that it is not, and was not begun.
 func (r *runner) assign(ctx context.Context, t *api.AgentTask) error {
@@ -99,6 +141,10 @@ func (r *runner) assign(ctx context.Context, t *api.AgentTask) error {
 	}
 	r.mu.Lock()
 	a := r.active[t.ID]
+	if a != nil && a.refused {
+		delete(r.active, t.ID) // now it came as it should
+		a = nil
+	}
 	switch {
 	case ended:
 		r.mu.Unlock()
@@ -334,7 +380,9 @@ func (r *runner) held() []*stellav1.TaskRef {
 	defer r.mu.Unlock()
 	out := make([]*stellav1.TaskRef, 0, len(r.active))
 	for id, a := range r.active {
-		out = append(out, &stellav1.TaskRef{TaskId: id, Attempt: a.attempt})
+		if !a.refused {
+			out = append(out, &stellav1.TaskRef{TaskId: id, Attempt: a.attempt})
+		}
 	}
 	return out
 }
@@ -353,6 +401,9 @@ func (r *runner) acked(ctx context.Context, ref *stellav1.TaskRef, accepted bool
 	}
 	delete(r.active, id)
 	r.mu.Unlock()
+	if a.refused {
+		return
+	}
 	if err := r.journal.Forget(id); err != nil {
 		r.log.ErrorContext(ctx, "a task is still in the journal and will be reported again", "task", id, "error", err)
 	}

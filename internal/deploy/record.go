@@ -52,7 +52,7 @@ type Failure struct {
 // hold secrets.
 func Bare(task *api.AgentTask) api.AgentTask {
 	bare := *task
-	bare.Payload, bare.Credentials, bare.Token = nil, nil, ""
+	bare.Payload, bare.Sealed, bare.Credentials, bare.Token = nil, nil, nil, ""
 	return bare
 }
 

@@ -85,6 +85,11 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 	if csr.PublicKeyHash == keyInUse {
 		return nil, fault.InvalidField("body.csr", "it is for the key that the agent has already: make a new key for each certificate")
 	}
+	if req.EncryptionPublicKey != "" {
+		if err := s.issuer.CheckEncryptionKey(req.EncryptionPublicKey); err != nil {
+			return nil, err
+		}
+	}
 	a, err := s.byID(ctx, c.TenantID, c.AgentID)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ type Issuer interface {
 	// ParseCSR checks a request in PEM: its signature and its key. What is
 	// wrong with it is a fault of kind Invalid.
 	ParseCSR(pem string) (*Request, error)
+	// CheckEncryptionKey checks a public key in base64 that tasks are to be
+	// sealed to. What is wrong with it is a fault of kind Invalid.
+	CheckEncryptionKey(text string) error
 	// IssueAgent signs a client certificate for an agent.
 	IssueAgent(req *Request, tenant, agentID string, life time.Duration) (*Issued, error)
 	// Pin is the SHA-256 of the root's public key.
@@ -224,6 +227,11 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 	csr, err := s.issuer.ParseCSR(req.CSR)
 	if err != nil {
 		return nil, err
+	}
+	if req.EncryptionPublicKey != "" {
+		if err := s.issuer.CheckEncryptionKey(req.EncryptionPublicKey); err != nil {
+			return nil, err
+		}
 	}
 	if c.Token == "" {
 		if c.AgentID == "" {

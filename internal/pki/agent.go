@@ -19,6 +19,7 @@ import (
 
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/seal"
 )
 
 var _ enroll.Issuer = (*Authority)(nil)
@@ -68,6 +69,16 @@ func goodKey(key any) error {
 		return nil
 	}
 	return fault.InvalidField("body.csr", "its kind of key is not taken: use ECDSA P-256 or P-384, Ed25519, or RSA of 3072 bits and more")
+}
+
+// CheckEncryptionKey checks a public key in base64 that tasks are to be sealed
+// to (RFC 9180): that it is one of a KEM that is spoken.
+func (a *Authority) CheckEncryptionKey(text string) error {
+	if err := seal.CheckPublicKey(text); err != nil {
+		return fault.InvalidField("body.encryptionPublicKey",
+			"%v: give a public key of MLKEM768-X25519 or X25519 as RFC 9180 serializes it, in base64, or leave it out", err)
+	}
+	return nil
 }
 
 // IssueAgent signs a client certificate for an agent, good for a time. The

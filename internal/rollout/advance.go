@@ -121,7 +121,7 @@ func (s *Service) observe(ctx context.Context, r *Rollout) error {
 }
 
 func (s *Service) open(r *Rollout) (*content, error) {
-	plain, err := s.seal.Open("rollout/"+r.ID, r.Sealed)
+	plain, err := s.seal.Open(SealName(r.ID), r.Sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open rollout %s: %w", r.ID, err)
 	}

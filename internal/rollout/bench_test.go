@@ -52,7 +52,7 @@ func newBench(t testing.TB) *bench {
 	b.tgts = target.NewService(b.store, fleet.NewService(b.store, quiet{}, b.clock), b.clock)
 	secrets := secret.NewService(b.store, b.box, b.tgts.UsersOfSecret, b.clock)
 	log := slog.New(slog.DiscardHandler)
-	b.tasks = task.NewService(b.store, quiet{}, b.box, secrets, tokens, quiet{}, task.Options{}, b.clock, log)
+	b.tasks = task.NewService(b.store, quiet{}, b.box, secrets, tokens, seal.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))), quiet{}, task.Options{}, b.clock, log)
 	return b
 }
 

@@ -46,6 +46,9 @@ type content struct {
 	Credentials *api.Credentials `json:"credentials,omitempty"`
 }
 
+// SealName is what a rollout's content is sealed under at rest.
+func SealName(id string) string { return "rollout/" + id }
+
 // Preview says what a rollout would do, target by target, and does nothing.
 func (s *Service) Preview(ctx context.Context, tenant, by string, req api.RolloutRequest) (*api.RolloutPreview, error) {
 	found, err := s.pick(ctx, tenant, req)
@@ -122,7 +125,7 @@ func (s *Service) Create(ctx context.Context, tenant, by string, req api.Rollout
 	if err != nil {
 		return nil, false, fmt.Errorf("encode rollout: %w", err)
 	}
-	if r.Sealed, err = s.seal.Seal("rollout/"+r.ID, plain); err != nil {
+	if r.Sealed, err = s.seal.Seal(SealName(r.ID), plain); err != nil {
 		return nil, false, err
 	}
 	if first, err := s.store.InsertRollout(ctx, r); err != nil || first != nil {

@@ -1,6 +1,8 @@
-// Package seal keeps secrets: it encrypts what is kept at rest under the
-// installation's master key, signs the tokens that agents carry, and takes
-// secrets out of what is logged.
+// Package seal keeps secrets: it encrypts what is kept at rest under keys that
+// the installation's master key opens ([Keyring]), and what goes to one agent
+// under that agent's key ([PublicKey]); it signs what the server sends
+// ([Signer]) and the tokens that agents carry ([TokenSigner]), and takes secrets
+// out of what is logged ([Masker]).
 //
 // It knows no store and no protocol.
 package seal
@@ -55,22 +57,18 @@ func (b *Box) Open(name string, sealed []byte) ([]byte, error) {
 }
 
 // LoadKey reads the master key from a file, and makes the file with a new key
-// (0600) when there is none.
+// (0600) when there is none. Any number of processes may do so at once; all get
+// the same key.
 func LoadKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		key = make([]byte, KeySize)
-		_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
-		if err := atomicfile.Create(path, key, 0o600); !errors.Is(err, os.ErrExist) {
-			return key, err
-		}
-		key, err = os.ReadFile(path) // another process was first
+	f := masterFile{path}
+	key, err := f.read(path)
+	if !errors.Is(err, errNoFile) {
+		return key, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("master key: %w", err)
+	key = make([]byte, KeySize)
+	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
+	if err := atomicfile.Create(path, key, 0o600); !errors.Is(err, os.ErrExist) {
+		return key, err
 	}
-	if len(key) != KeySize {
-		return nil, fmt.Errorf("master key %s: it has %d bytes instead of %d; restore the right file, for without it the stored secrets cannot be read", path, len(key), KeySize)
-	}
-	return key, nil
+	return f.read(path) // another process was first
 }

@@ -43,7 +43,7 @@ func (s *Service) Set(ctx context.Context, tenant, by, name, value string) (*Sec
 	case strings.Contains(value, "\x00"):
 		return nil, fault.InvalidField("body.value", "it has a NUL in it, which neither a key nor a variable can hold")
 	}
-	sealed, err := s.seal.Seal(sealName(tenant, name), []byte(value))
+	sealed, err := s.seal.Seal(SealName(tenant, name), []byte(value))
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Service) Values(ctx context.Context, tenant string, names []string) (ma
 		if err != nil {
 			return nil, err
 		}
-		plain, err := s.seal.Open(sealName(tenant, name), sec.Sealed)
+		plain, err := s.seal.Open(SealName(tenant, name), sec.Sealed)
 		if err != nil {
 			return nil, err
 		}
@@ -118,4 +118,5 @@ func (s *Service) Values(ctx context.Context, tenant string, names []string) (ma
 	return values, nil
 }
 
-func sealName(tenant, name string) string { return "secret/" + tenant + "/" + name }
+// SealName is what a secret's value is sealed under at rest.
+func SealName(tenant, name string) string { return "secret/" + tenant + "/" + name }

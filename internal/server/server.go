@@ -74,24 +74,20 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	key, err := seal.LoadKey(cfg.masterKeyFile())
-	if err != nil {
-		return err
-	}
-	box, err := seal.NewBox(key)
-	if err != nil {
-		return err
-	}
 	st, err := openStore(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { _ = st.Close() }() // everything committed is durable already
-	ca, err := pki.Load(ctx, st, box, pki.Options{TrustDomain: cfg.TrustDomain, Settle: s.CASettle}, now)
+	keyring, err := seal.OpenKeyring(ctx, st, cfg.masterKeyFile(), log)
 	if err != nil {
 		return err
 	}
-	auditKey, err := access.LoadKey(ctx, st, box)
+	ca, err := pki.Load(ctx, st, keyring, pki.Options{TrustDomain: cfg.TrustDomain, Settle: s.CASettle}, now)
+	if err != nil {
+		return err
+	}
+	auditKey, err := access.LoadKey(ctx, st, keyring)
 	if err != nil {
 		return err
 	}
@@ -119,10 +115,10 @@ func (s *Server) Run(ctx context.Context) error {
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
 	enrolment := enroll.NewService(st, ca, certificates, audit, wake, now, log)
 	targets := target.NewService(st, agents, now)
-	secrets := secret.NewService(st, box, targets.UsersOfSecret, now)
+	secrets := secret.NewService(st, keyring, targets.UsersOfSecret, now)
 	news := &taskNews{Bus: wake}
-	tasks := task.NewService(st, news, box, secrets, tokens, audit, task.Options{Lease: cfg.TaskLease}, now, log)
-	rollouts := rollout.NewService(st, targets, tasks, box, wake, now, log)
+	tasks := task.NewService(st, news, keyring, secrets, tokens, seal.NewSigner(ca.SigningKey()), audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	rollouts := rollout.NewService(st, targets, tasks, keyring, wake, now, log)
 	news.ended = rollouts.Nudge
 	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
 	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
@@ -130,7 +126,12 @@ func (s *Server) Run(ctx context.Context) error {
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2, Trust: ca.Trust,
 	}, now, log)
 	wake.Handle(hub.Handlers())
-	ready := &readiness{check: st.Ping}
+	ready := &readiness{check: func(ctx context.Context) error {
+		if err := st.Ping(ctx); err != nil {
+			return err
+		}
+		return keyring.Check(ctx)
+	}}
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
@@ -153,6 +154,7 @@ func (s *Server) Run(ctx context.Context) error {
 				}
 			})
 		}},
+		daemon.Task{Name: "keyring", Run: keyring.Run},
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},

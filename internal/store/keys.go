@@ -43,3 +43,12 @@ func (s *Store) SwapKey(ctx context.Context, name string, old, anew []byte) (don
 	})
 	return done && err == nil, err
 }
+
+// KeyNames returns the names of all keys, in order.
+func (s *Store) KeyNames(ctx context.Context) ([]string, error) {
+	names, err := s.read().KeyNames(ctx)
+	if err != nil {
+		return nil, s.explain(ctx, "read keys", err)
+	}
+	return names, nil
+}

@@ -44,11 +44,13 @@ type bench struct {
 	audit *auditLog
 	// secrets are those that tasks may refer to.
 	secrets *secret.Service
+	// keys are the agents' own, by their ids.
+	keys map[string]*seal.PrivateKey
 }
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{t: t, ctx: t.Context(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), wakes: &wakes{}, audit: &auditLog{}}
+	b := &bench{t: t, ctx: t.Context(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), wakes: &wakes{}, audit: &auditLog{}, keys: map[string]*seal.PrivateKey{}}
 	var err error
 	b.store, err = sqlite.Open(b.ctx, filepath.Join(t.TempDir(), "stella.db"))
 	must(t, err)
@@ -60,7 +62,7 @@ func newBench(t testing.TB) *bench {
 	b.fleet = fleet.NewService(b.store, quiet{}, b.clock)
 	b.tgts = target.NewService(b.store, b.fleet, b.clock)
 	b.secrets = secret.NewService(b.store, box, b.tgts.UsersOfSecret, b.clock)
-	b.Service = task.NewService(b.store, b.wakes, box, b.secrets, tokens, b.audit, task.Options{Lease: lease}, b.clock, slog.New(slog.DiscardHandler))
+	b.Service = task.NewService(b.store, b.wakes, box, b.secrets, tokens, seal.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))), b.audit, task.Options{Lease: lease}, b.clock, slog.New(slog.DiscardHandler))
 	return b
 }
 
@@ -76,6 +78,9 @@ func (b *bench) agent(name string, change ...func(*fleet.Agent)) *fleet.Agent {
 		Capabilities: []string{"docker", "host"}, PublicKeyHash: sum("key " + name), CertificateFingerprint: sum("cert " + name),
 		CertificateNotAfter: b.now.Add(time.Hour), LastHeartbeat: b.now, CreatedAt: b.now, UpdatedAt: b.now,
 	}
+	key, err := seal.NewPrivateKey()
+	must(b.t, err)
+	b.keys[a.ID], a.EncryptionKey = key, key.Public().Text()
 	for _, c := range change {
 		c(a)
 	}
@@ -84,6 +89,9 @@ func (b *bench) agent(name string, change ...func(*fleet.Agent)) *fleet.Agent {
 	}}))
 	return a
 }
+
+// keyless is for agent: it has registered no key to seal to.
+func keyless(a *fleet.Agent) { a.EncryptionKey = "" }
 
 // target adds a docker target that one agent reaches.
 func (b *bench) target(name, agent string, change ...func(*api.TargetRequest)) *target.Target {
@@ -129,7 +137,41 @@ func (b *bench) next(a *fleet.Agent) *api.AgentTask {
 	if k == nil {
 		b.t.Fatalf("there is no task for %s", a.Name)
 	}
-	return k
+	return b.opened(a, k)
+}
+
+// opened opens what is sealed of a task, as its agent does.
+func (b *bench) opened(a *fleet.Agent, k *api.AgentTask) *api.AgentTask {
+	b.t.Helper()
+	if k.Sealed == nil {
+		return k
+	}
+	if k.Payload != nil || k.Credentials != nil {
+		b.t.Fatalf("beside what is sealed it says %s, %+v", k.Payload, k.Credentials)
+	}
+	plain, err := b.keys[a.ID].Open(api.SealInfo(api.PurposeTask, k.ID, k.Attempt, a.ID), k.Sealed.Data)
+	must(b.t, err)
+	var content api.SealedTask
+	must(b.t, json.Unmarshal(plain, &content))
+	out := *k
+	out.Payload, out.Credentials = content.Payload, content.Credentials
+	return &out
+}
+
+// credentials asks for a task's credentials again, and opens them.
+func (b *bench) credentials(a *fleet.Agent, ref task.Ref) (*api.Credentials, error) {
+	b.t.Helper()
+	c, err := b.Credentials(b.ctx, a, ref)
+	if err != nil {
+		return nil, err
+	}
+	info := api.SealInfo(api.PurposeCredentials, ref.ID, c.Attempt, a.ID)
+	plain, err := b.keys[a.ID].Open(info, c.Sealed.Data)
+	must(b.t, err)
+	server := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey) //nolint:errcheck // it is one
+	must(b.t, seal.Verify(server, api.PurposeCredentials, append(info, c.Sealed.Data...), c.Signature))
+	out := &api.Credentials{}
+	return out, json.Unmarshal(plain, out)
 }
 
 // run claims and ends a task well, as its agent does.

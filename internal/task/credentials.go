@@ -63,27 +63,13 @@ func (s *Service) credentials(ctx context.Context, tgt *target.Target, sec *cont
 	return out, nil
 }
 
-// unresolved ends an attempt whose secrets are not there any more: it could
-// only wait for ever.
-func (s *Service) unresolved(ctx context.Context, a *fleet.Agent, t *Task, cause error) error {
-	now := s.now()
-	reason := fault.As(cause).Message + "; then run the task again"
-	done, err := s.store.FinishTask(ctx, Finish{
-		Ref: Ref{t.ID, t.Attempt}, AgentID: a.ID, State: api.TaskFailed, Reason: reason, At: now,
-		Result: &api.TaskResult{TaskID: t.ID, Attempt: t.Attempt, StartedAt: t.AssignedAt, CompletedAt: now, Error: reason, ErrorType: api.ErrSecretMissing},
-	})
-	if done {
-		s.moved(t, api.TaskFailed, reason)
-	}
-	return err
-}
-
-// Credentials returns the credentials of an attempt again, to the agent that
-// has it or had it last: one that was restarted needs them to undo what it had
-// begun, even when the attempt was given up meanwhile. They are refused, with a
-// fault of kind Conflict, when another agent has changed the target since:
-// nothing that this one had begun may be undone then.
-func (s *Service) Credentials(ctx context.Context, a *fleet.Agent, ref Ref) (*api.Credentials, error) {
+// Credentials returns the credentials of an attempt again, sealed to the agent's
+// key, to the agent that has it or had it last: one that was restarted needs
+// them to undo what it had begun, even when the attempt was given up meanwhile.
+// They are refused, with a fault of kind Conflict, when another agent has
+// changed the target since: nothing that this one had begun may be undone then.
+// So they are to an agent that has no key.
+func (s *Service) Credentials(ctx context.Context, a *fleet.Agent, ref Ref) (*api.TaskCredentials, error) {
 	t, err := s.store.Task(ctx, a.TenantID, ref.ID)
 	if err != nil {
 		return nil, err
@@ -105,11 +91,11 @@ func (s *Service) Credentials(ctx context.Context, a *fleet.Agent, ref Ref) (*ap
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.credentials(ctx, tgt, sec)
-	if out == nil {
-		out = &api.Credentials{}
+	credentials, err := s.credentials(ctx, tgt, sec)
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	return s.sealCredentials(ctx, a, t, credentials)
 }
 
 // untouched refuses when another agent has changed the task's target since.

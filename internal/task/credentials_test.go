@@ -160,14 +160,14 @@ func TestCredentialsAgain(t *testing.T) {
 	k := b.next(a)
 	ref := task.Ref{ID: k.ID, Attempt: k.Attempt}
 	want := &api.Credentials{Secrets: map[string]string{"login": "the-key"}}
-	got, err := b.Credentials(b.ctx, a, ref)
+	got, err := b.credentials(a, ref)
 	must(t, err)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	refused := func(what string, a *fleet.Agent, ref task.Ref, code string) {
 		t.Helper()
-		if c, err := b.Credentials(b.ctx, a, ref); fault.CodeOf(err) != code || c != nil {
+		if c, err := b.credentials(a, ref); fault.CodeOf(err) != code || c != nil {
 			t.Errorf("%s: %+v, %v", what, c, err)
 		}
 	}
@@ -176,7 +176,7 @@ func TestCredentialsAgain(t *testing.T) {
 	refused("no task", a, task.Ref{ID: "nothing"}, "task_not_found")
 	// Over, and nobody has been at the target since: it may still undo.
 	b.finish(a, k, &api.TaskResult{Success: true})
-	if _, err := b.Credentials(b.ctx, a, ref); err != nil {
+	if _, err := b.credentials(a, ref); err != nil {
 		t.Error(err)
 	}
 }
@@ -195,22 +195,22 @@ func TestNoCredentialsForATargetThatOthersChanged(t *testing.T) {
 	first := b.next(a)
 	b.finish(a, first, &api.TaskResult{Error: "no", ErrorType: api.ErrAgentLost})
 	ref := task.Ref{ID: first.ID, Attempt: first.Attempt}
-	if _, err := b.Credentials(b.ctx, a, ref); err != nil {
+	if _, err := b.credentials(a, ref); err != nil {
 		t.Fatal(err)
 	}
 	b.pass(time.Second)
 	b.submit(api.TaskRequest{Type: api.TaskInspect, Target: "d"})
 	b.next(other)
-	if _, err := b.Credentials(b.ctx, a, ref); err != nil {
+	if _, err := b.credentials(a, ref); err != nil {
 		t.Errorf("a look of another agent's: %v", err)
 	}
 	b.pass(time.Second)
 	b.submit(deploy("d", "r2", digest("r2")))
 	second := b.next(other)
-	if c, err := b.Credentials(b.ctx, a, ref); fault.CodeOf(err) != "target_changed" || c != nil {
+	if c, err := b.credentials(a, ref); fault.CodeOf(err) != "target_changed" || c != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if _, err := b.Credentials(b.ctx, other, task.Ref{ID: second.ID, Attempt: second.Attempt}); err != nil {
+	if _, err := b.credentials(other, task.Ref{ID: second.ID, Attempt: second.Attempt}); err != nil {
 		t.Errorf("the one that has it: %v", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
-	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/target"
 )
@@ -45,6 +44,13 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 			if !a.Can(c.Capability) {
 				continue
 			}
+			if len(mine) > 0 && a.EncryptionKey == "" {
+				if leave, err := s.leaveToAnother(ctx, a, c.Ref.ID); err != nil {
+					return nil, err
+				} else if leave {
+					continue
+				}
+			}
 			t, err := s.store.ClaimTask(ctx, Claim{
 				Ref: c.Ref, AgentID: a.ID, MaxActive: maxActive, LeaseUntil: now.Add(s.opts.Lease), At: now,
 			})
@@ -53,12 +59,8 @@ func (s *Service) Next(ctx context.Context, a *fleet.Agent, maxActive int) (*api
 			}
 			if t != nil {
 				s.moved(t, api.TaskAssigned, "")
-				assigned, err := s.assignment(ctx, a, t)
-				if fault.CodeOf(err) != "secret_not_found" {
+				if assigned, err := s.assign(ctx, a, t); assigned != nil || err != nil {
 					return assigned, err
-				}
-				if err := s.unresolved(ctx, a, t, err); err != nil {
-					return nil, err
 				}
 			}
 		}
@@ -77,36 +79,6 @@ func (s *Service) Shares(ctx context.Context, tenant string) (func(*fleet.Agent)
 	}
 	return func(a *fleet.Agent) bool {
 		return slices.ContainsFunc(shared, func(t *target.Target) bool { return t.ServedBy(a) })
-	}, nil
-}
-
-// assignment makes what the agent gets.
-func (s *Service) assignment(ctx context.Context, a *fleet.Agent, t *Task) (*api.AgentTask, error) {
-	tgt, err := s.store.Target(ctx, t.TenantID, t.TargetID)
-	if err != nil {
-		return nil, err
-	}
-	sec, err := s.openSecret(t.ID, t.Sealed)
-	if err != nil {
-		return nil, err
-	}
-	credentials, err := s.credentials(ctx, tgt, sec)
-	if err != nil {
-		return nil, err
-	}
-	// The agent ends the attempt by its own clock; what it says later than
-	// this, with the time to undo a deployment on top, nobody waits for.
-	until := t.AssignedAt.Add(t.Timeout + 15*time.Minute)
-	token, err := s.tokens.TaskToken(t.TenantID, a.ID, a.CertificateFingerprint, t.ID, t.TargetID, t.Attempt, until)
-	if err != nil {
-		return nil, err
-	}
-	return &api.AgentTask{
-		ID: t.ID, Attempt: t.Attempt, Type: t.Type, TargetID: t.TargetID,
-		Target:  api.AgentTarget{Name: tgt.Name, Kind: tgt.Kind, Environment: tgt.Environment, Config: tgt.Config},
-		Payload: sec.Payload, Credentials: credentials,
-		Timeout: int64(t.Timeout / time.Second), Priority: PriorityName(t.Priority), IdempotencyKey: t.IdempotencyKey,
-		AssignedAt: t.AssignedAt, ExpiresAt: until, Token: token,
 	}, nil
 }
 
@@ -138,11 +110,13 @@ func (s *Service) Resume(ctx context.Context, a *fleet.Agent, held []Ref) (again
 				cancel = append(cancel, ref)
 			}
 		case t.State == api.TaskAssigned && !t.CancelRequested && active(a):
-			task, err := s.assignment(ctx, a, t)
+			task, err := s.assign(ctx, a, t)
 			if err != nil {
 				return nil, nil, err
 			}
-			again = append(again, task)
+			if task != nil {
+				again = append(again, task)
+			}
 		case t.State == api.TaskAssigned && !t.CancelRequested:
 			// The agent may have no new task now; the lease gives it back.
 		case t.State == api.TaskAssigned:
@@ -196,17 +170,13 @@ func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (a
 				}
 			}
 		case t.State == api.TaskAssigned && active(a):
-			task, err := s.assignment(ctx, a, t)
-			if fault.CodeOf(err) == "secret_not_found" {
-				if err := s.unresolved(ctx, a, t, err); err != nil {
-					return nil, nil, err
-				}
-				continue
-			}
+			task, err := s.assign(ctx, a, t)
 			if err != nil {
 				return nil, nil, err
 			}
-			again = append(again, task)
+			if task != nil {
+				again = append(again, task)
+			}
 		}
 	}
 	return again, cancel, s.Renew(ctx, a.ID, renew)

@@ -66,7 +66,7 @@ func TestNoLeaseIsLostForTheServersOwnAbsence(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &sweeps{}
-		svc := task.NewService(s, &wakes{}, nil, nil, nil, nil, task.Options{Lease: lease}, time.Now, slog.New(slog.DiscardHandler))
+		svc := task.NewService(s, &wakes{}, nil, nil, nil, nil, nil, task.Options{Lease: lease}, time.Now, slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- svc.Run(ctx) }()

@@ -38,6 +38,7 @@ type Service struct {
 	seal    Sealer
 	secrets Secrets
 	tokens  TokenIssuer
+	wrap    Envelope
 	audit   access.Auditor
 	opts    Options
 	now     func() time.Time
@@ -45,11 +46,11 @@ type Service struct {
 }
 
 // NewService returns a service over a store.
-func NewService(store Store, wake Waker, seal Sealer, secrets Secrets, tokens TokenIssuer, audit access.Auditor, opts Options, now func() time.Time, log *slog.Logger) *Service {
+func NewService(store Store, wake Waker, seal Sealer, secrets Secrets, tokens TokenIssuer, wrap Envelope, audit access.Auditor, opts Options, now func() time.Time, log *slog.Logger) *Service {
 	if opts.Lease == 0 {
 		opts.Lease = 2 * time.Minute
 	}
-	return &Service{store: store, wake: wake, seal: seal, secrets: secrets, tokens: tokens, audit: audit, opts: opts, now: now, log: log}
+	return &Service{store: store, wake: wake, seal: seal, secrets: secrets, tokens: tokens, wrap: wrap, audit: audit, opts: opts, now: now, log: log}
 }
 
 // Submit queues a task. An idempotency key that was seen returns the first
@@ -187,6 +188,9 @@ func (s *Service) prepare(ctx context.Context, tgt *target.Target, by string, re
 	if err := s.checkSecrets(ctx, tgt, sec); err != nil {
 		return nil, err
 	}
+	if err := s.checkKey(ctx, tgt, sec); err != nil {
+		return nil, err
+	}
 	t.Payload = public
 	t.Sealed, err = s.sealSecret(t.ID, sec)
 	return t, err
@@ -299,16 +303,20 @@ func previous(history []*Deployment, digest, release string) *Deployment {
 	return nil
 }
 
+// SealName is what a task's content is sealed under at rest, also where it is
+// kept as a deployment.
+func SealName(id string) string { return "task/" + id }
+
 func (s *Service) sealSecret(taskID string, sec *content) ([]byte, error) {
 	plain, err := json.Marshal(sec)
 	if err != nil {
 		return nil, fmt.Errorf("encode task %s: %w", taskID, err)
 	}
-	return s.seal.Seal("task/"+taskID, plain)
+	return s.seal.Seal(SealName(taskID), plain)
 }
 
 func (s *Service) openSecret(taskID string, sealed []byte) (*content, error) {
-	plain, err := s.seal.Open("task/"+taskID, sealed)
+	plain, err := s.seal.Open(SealName(taskID), sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open task %s: %w", taskID, err)
 	}

@@ -120,6 +120,15 @@ type Secrets interface {
 	Values(ctx context.Context, tenant string, names []string) (map[string]string, error)
 }
 
+// Envelope protects what goes to agents.
+type Envelope interface {
+	// SealTo encrypts for the agent that registered a public key, in base64,
+	// and binds info to it. An error means that the key is none.
+	SealTo(publicKey string, info, plain []byte) (keyID string, sealed []byte, err error)
+	// Sign signs a message of a domain.
+	Sign(domain string, message []byte) []byte
+}
+
 // TokenIssuer makes the token that an attempt carries.
 type TokenIssuer interface {
 	TaskToken(tenant, agentID, certFingerprint, taskID, targetID string, attempt int64, until time.Time) (string, error)

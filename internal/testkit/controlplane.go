@@ -61,6 +61,9 @@ func StartServer(t testing.TB, change ...func(*server.Config)) *ControlPlane {
 	return cp
 }
 
+// Config is what the server was started with.
+func (cp *ControlPlane) Config() server.Config { return cp.config }
+
 // Start starts the server, again after Stop, on the port that it had.
 func (cp *ControlPlane) Start() {
 	cp.t.Helper()

@@ -36,6 +36,8 @@ type handmade struct {
 	id   string
 	key  *ecdsa.PrivateKey
 	cert tls.Certificate
+	// server is the server's public key, as registration gave it.
+	server string
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -128,8 +130,15 @@ func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string, capabiliti
 	if len(capabilities) == 0 {
 		capabilities = []string{"docker.deploy"}
 	}
+	return registered(t, cp, api.RegisterRequest{Name: name, Capabilities: capabilities})
+}
+
+// registered is newHandmade for one that says more of itself.
+func registered(t testing.TB, cp *testkit.ControlPlane, req api.RegisterRequest) *handmade {
+	t.Helper()
 	h := &handmade{cp: cp, key: newKey(t)}
-	status, body := register(t, cp, cp.Token(), api.RegisterRequest{Name: name, CSR: csr(t, h.key), Capabilities: capabilities})
+	req.CSR = csr(t, h.key)
+	status, body := register(t, cp, cp.Token(), req)
 	if status != http.StatusOK {
 		t.Fatalf("register: %d %s", status, body)
 	}
@@ -137,7 +146,7 @@ func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string, capabiliti
 	if err := json.Unmarshal(body, &res); err != nil {
 		t.Fatal(err)
 	}
-	h.id = res.AgentID
+	h.id, h.server = res.AgentID, res.ServerPublicKey
 	block, rest := pem.Decode([]byte(res.Certificate))
 	h.cert = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: h.key}
 	if block, _ = pem.Decode(rest); block != nil {

@@ -133,7 +133,7 @@ func (j *Journal) Begin(t *api.AgentTask) (e *Entry, begun, ended bool, err erro
 			}
 			begun = true
 			e = &Entry{Task: *t, AcceptedAt: time.Now().UTC()}
-			e.Task.Payload, e.Task.Credentials, e.Task.Token = nil, nil, ""
+			e.Task = deploy.Bare(t)
 			return put(b, e)
 		})
 	})

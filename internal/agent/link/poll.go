@@ -248,23 +248,30 @@ func (c *pollConn) setRunning(held []*stellav1.TaskRef) {
 	}
 }
 
-func (c *pollConn) heartbeat() (*api.HeartbeatResponse, error) {
+// beatAnswer is an api.HeartbeatResponse with its tasks as they are written:
+// their signatures are on that.
+type beatAnswer struct {
+	api.HeartbeatResponse
+	Tasks []json.RawMessage `json:"tasks"`
+}
+
+func (c *pollConn) heartbeat() (*beatAnswer, error) {
 	c.mu.Lock()
 	req := c.beat
 	c.mu.Unlock()
 	at := time.Now().UTC()
 	req.SentAt = &at
-	var res api.HeartbeatResponse
+	var res beatAnswer
 	return &res, c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agentID, "heartbeat"), "", req, &res)
 }
 
-func (c *pollConn) deliver(res *api.HeartbeatResponse) error {
-	for _, t := range res.Tasks {
-		data, err := json.Marshal(t)
-		if err != nil {
-			return fmt.Errorf("encode task: %w", err)
+func (c *pollConn) deliver(res *beatAnswer) error {
+	for i, data := range res.Tasks {
+		task := &stellav1.Task{TaskJson: data}
+		if i < len(res.Signatures) {
+			task.Signature = res.Signatures[i]
 		}
-		if err := c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: &stellav1.Task{TaskJson: data}}}); err != nil {
+		if err := c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: task}}); err != nil {
 			return err
 		}
 	}

@@ -175,11 +175,26 @@ func (c *jsonConn) Send(f *stellav1.ConnectResponse) error {
 	if err != nil || m == nil {
 		return err
 	}
-	data, err := json.Marshal(m)
+	data, err := encodeMessage(m, f.GetTask().GetTaskJson())
 	if err != nil {
-		return fmt.Errorf("encode a message: %w", err)
+		return err
 	}
 	return c.writeMessage(ws.OpText, append(make([]byte, wsHeaderRoom, wsHeaderRoom+len(data)), data...))
+}
+
+// encodeMessage writes a message, with its task as it was signed: byte for byte.
+func encodeMessage(m *api.StreamMessage, task json.RawMessage) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false) // it would be done to the task, too
+	err := enc.Encode(struct {
+		*api.StreamMessage
+		Task json.RawMessage `json:"task,omitempty"`
+	}{m, task})
+	if err != nil {
+		return nil, fmt.Errorf("encode a message: %w", err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
 // message makes the message that a frame stands for; nil for one that an agent
@@ -196,14 +211,17 @@ func (c *jsonConn) message(f *stellav1.ConnectResponse) (*api.StreamMessage, err
 		at := f.HeartbeatAck.GetServerTime().AsTime()
 		return &api.StreamMessage{Type: api.StreamHeartbeatAck, ServerTime: &at, ReconnectWindowMs: f.HeartbeatAck.GetReconnectWindowMs()}, nil
 	case *stellav1.ConnectResponse_Task:
-		var t api.AgentTask
-		if err := json.Unmarshal(f.Task.GetTaskJson(), &t); err != nil {
+		var t api.TaskRef
+		if err := json.Unmarshal(f.Task.GetTaskJson(), &struct {
+			ID      *string `json:"id"`
+			Attempt *int64  `json:"attempt"`
+		}{&t.TaskID, &t.Attempt}); err != nil {
 			return nil, fmt.Errorf("decode a task: %w", err)
 		}
 		c.mu.Lock()
-		c.attempts[t.ID] = t.Attempt
+		c.attempts[t.TaskID] = t.Attempt
 		c.mu.Unlock()
-		return &api.StreamMessage{Type: api.StreamTaskAssigned, Task: &t}, nil
+		return &api.StreamMessage{Type: api.StreamTaskAssigned, Signature: f.Task.GetSignature()}, nil
 	case *stellav1.ConnectResponse_CancelTask:
 		r := f.CancelTask.GetRef()
 		return &api.StreamMessage{Type: api.StreamTaskCancelled, TaskID: r.GetTaskId(), Attempt: r.GetAttempt(), Reason: f.CancelTask.GetReason()}, nil

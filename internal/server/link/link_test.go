@@ -57,7 +57,7 @@ func newBench(t *testing.T) *bench {
 	log := slog.New(slog.DiscardHandler)
 	agents := fleet.NewService(b.store, b, now)
 	monitor := fleet.NewMonitor(b.store, fleet.DefaultThresholds, now, log, func(fleet.Transition) {})
-	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, b, task.Options{}, now, log)
+	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, seal.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))), b, task.Options{}, now, log)
 	b.tgts = target.NewService(b.store, agents, now)
 	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
 	return b

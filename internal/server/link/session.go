@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -333,11 +332,11 @@ func (s *session) claim() (more bool, err error) {
 }
 
 func (s *session) pushTask(t *api.AgentTask) error {
-	data, err := json.Marshal(t)
+	data, signature, err := s.hub.tasks.Signed(t)
 	if err != nil {
-		return fmt.Errorf("encode task %s: %w", t.ID, err)
+		return err
 	}
-	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: &stellav1.Task{TaskJson: data}}})
+	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: &stellav1.Task{TaskJson: data, Signature: signature}}})
 	return nil
 }
 

@@ -99,7 +99,7 @@ func streamMessages(schema *huma.Schema) messages {
 			m("The first message: what the server wants of the agent.", api.StreamMessage{
 				Type: api.StreamWelcome, Server: exampleServer, ServerTime: atp(30, 2), HeartbeatIntervalMs: 30000, ReconnectWindowMs: 1000,
 			}),
-			m("A task to run. It comes again on the next connection if the agent has not said that it accepted it: run it once.", api.StreamMessage{Type: api.StreamTaskAssigned, Task: &task}),
+			m("A task to run. It comes again on the next connection if the agent has not said that it accepted it: run it once.", api.StreamMessage{Type: api.StreamTaskAssigned, Task: &task, Signature: exampleCredentials().Signature}),
 			m("Stop a running task, undo what it did, and report its result.", cancelled),
 			m("The log is stored up to there.", logAck),
 			m("A result was taken, or, with accepted false, was of an attempt that is over. Either way it need not be sent again.", resultAck),

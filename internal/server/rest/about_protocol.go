@@ -1,6 +1,10 @@
 package rest
 
-import "stella-ops.org/stella/api"
+import (
+	"slices"
+
+	"stella-ops.org/stella/api"
+)
 
 // aboutProtocol is about what agents call.
 func aboutProtocol() map[string]about {
@@ -32,23 +36,24 @@ func aboutProtocol() map[string]about {
 		"agent.heartbeat": {
 			tag: "agent-protocol",
 			text: "Says that the agent is alive, and how its machine is. For an agent that holds no stream, the answer hands out its tasks and commands: " +
-				"a task comes again until it is named in `runningTasks` or completed, so run it once; a command comes once.\n\n" +
+				"a task comes again until it is named in `runningTasks` or completed, so run it once; a command comes once. " +
+				"What a task holds is sealed to the key that the agent registered, and each task is signed: `signatures` has one for each, in order.\n\n" +
 				"Does not wait for tasks to come. Report every `intervalMs` of the answer. Unknown fields are passed over: an agent may be newer than its server.",
-			request: exampleHeartbeatRequest(), answers: "What there is to do.", answer: exampleHeartbeatResponse(),
+			request: exampleHeartbeatRequest(), answers: "What there is to do.", answer: exampleHeartbeatResponse(), refuses: sealing,
 		},
 		"agent.complete": {
 			tag: "agent-protocol",
 			text: "Says how a task ended. Safe to repeat: it counts once. The result of an attempt that is over, because another one has taken its place, " +
 				"is answered with `acknowledged: false` and the reason; it need not be sent again. The answer comes when the result is durable.",
 			request: exampleCompleteRequest(), answers: "Whether the result counts.", answer: api.CompleteResponse{Acknowledged: true},
-			refuses: []string{"403 token_of_another_attempt", "404 task_not_found"},
+			refuses: append(slices.Clone(sealing), "403 token_of_another_attempt", "404 task_not_found"),
 		},
 		"agent.credentials": {
 			tag: "agent-protocol",
-			text: "Gives a task's credentials again to the agent that has the attempt, or had it last: after a restart it needs them to undo or to finish what it had begun, and it keeps none on disk. " +
+			text: "Gives a task's credentials again, sealed to its key, to the agent that has the attempt, or had it last: after a restart it needs them to undo or to finish what it had begun, and it keeps none on disk. " +
 				"The attempt may be over by then. It is refused when another agent has taken up the task, or has changed its target since: then the target is to be left alone. Safe to repeat.",
-			request: api.CredentialsRequest{Attempt: 1}, answers: "The credentials.", answer: exampleCredentials(),
-			refuses: []string{"404 task_not_found", "404 target_not_found", "404 secret_not_found", "409 attempt_replaced", "409 target_changed"},
+			request: api.CredentialsRequest{Attempt: 1}, answers: "The credentials, sealed.", answer: exampleCredentials(),
+			refuses: append(slices.Clone(sealing), "404 task_not_found", "404 target_not_found", "404 secret_not_found", "409 attempt_replaced", "409 encryption_key_missing", "409 target_changed"),
 		},
 		"agent.logs": {
 			tag: "agent-protocol",

@@ -1,11 +1,15 @@
 package rest
 
-import "stella-ops.org/stella/api"
+import (
+	"slices"
+
+	"stella-ops.org/stella/api"
+)
 
 // aboutRollouts is about deployments to many targets.
 func aboutRollouts() map[string]about {
 	const gone, state = "404 rollout_not_found", "409 rollout_state"
-	cannot := []string{"404 target_not_found", "409 agent_missing", "409 agent_revoked", "409 capability_missing"}
+	cannot := append(slices.Clone(sealing), "404 target_not_found", "409 agent_missing", "409 agent_revoked", "409 capability_missing", "409 encryption_key_missing")
 	return map[string]about{
 		"rollout.preview": {
 			tag: "rollouts",

@@ -1,6 +1,10 @@
 package rest
 
-import "stella-ops.org/stella/api"
+import (
+	"bytes"
+
+	"stella-ops.org/stella/api"
+)
 
 // aboutSecrets is about secrets.
 func aboutSecrets() map[string]about {
@@ -10,7 +14,7 @@ func aboutSecrets() map[string]about {
 			tag: "secrets",
 			text: "Gives a secret a value, and makes it if there is none of that name. Targets and tasks refer to it as `secret://name`, and hold no value themselves: " +
 				"an agent that gets a task from now on gets the new one. Idempotent, but that the version grows.",
-			request: api.SecretRequest{Value: "hunter2"}, answers: "What is known of the secret, without its value.", answer: exampleNamedSecret(),
+			request: api.SecretRequest{Value: "hunter2"}, answers: "What is known of the secret, without its value.", answer: exampleNamedSecret(), refuses: sealing,
 		},
 		"secret.list": {
 			tag: "secrets", text: "Lists secrets without their values, by name unless told otherwise.",
@@ -38,6 +42,10 @@ func exampleNamedSecretUsed() api.Secret {
 	return s
 }
 
-func exampleCredentials() api.Credentials {
-	return api.Credentials{Secrets: map[string]string{"web-ssh-key": "-----BEGIN OPENSSH PRIVATE KEY-----\n…"}}
+func exampleCredentials() api.TaskCredentials {
+	return api.TaskCredentials{Attempt: 1, Sealed: exampleSealed(), Signature: bytes.Repeat([]byte{0x5a}, 64)}
+}
+
+func exampleSealed() *api.Sealed {
+	return &api.Sealed{KeyID: "8f14e45fceea167a", Data: []byte("the encapsulated key, and then the ciphertext")}
 }

@@ -1,11 +1,15 @@
 package rest
 
-import "stella-ops.org/stella/api"
+import (
+	"slices"
+
+	"stella-ops.org/stella/api"
+)
 
 // aboutWork is about targets and tasks.
 func aboutWork() map[string]about {
 	const gone = "404 target_not_found"
-	cannot := []string{gone, "409 agent_missing", "409 agent_revoked", "409 capability_missing", "409 release_unknown", "422 artifact_missing"}
+	cannot := append(slices.Clone(sealing), gone, "409 agent_missing", "409 agent_revoked", "409 capability_missing", "409 encryption_key_missing", "409 release_unknown", "422 artifact_missing")
 	return map[string]about{
 		"target.create": {
 			tag: "targets", text: "Makes a target. Nothing is done on it until a task is. Not idempotent: repeated, the name is taken.",

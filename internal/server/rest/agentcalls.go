@@ -220,8 +220,17 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	if err != nil {
 		return out, err
 	}
+	add := func(t *api.AgentTask) error {
+		// The answer is encoded in the same way (without escapes for HTML), so
+		// that the bytes are the same.
+		_, signature, err := s.Tasks.Signed(t)
+		out.Tasks, out.Signatures = append(out.Tasks, *t), append(out.Signatures, signature)
+		return err
+	}
 	for _, t := range again {
-		out.Tasks = append(out.Tasks, *t)
+		if err := add(t); err != nil {
+			return out, err
+		}
 	}
 	for _, r := range cancel {
 		out.Cancelled = append(out.Cancelled, api.TaskRef{TaskID: r.ID, Attempt: r.Attempt})
@@ -234,7 +243,9 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 		if t == nil {
 			break
 		}
-		out.Tasks = append(out.Tasks, *t)
+		if err := add(t); err != nil {
+			return out, err
+		}
 	}
 	return out, nil
 }

@@ -63,7 +63,7 @@ func exampleRegisterResponse() api.RegisterResponse {
 		TaskStreamURL: "wss://stella.example.com:8443/api/v1/agents/" + exampleAgentID + "/task-stream",
 		Config:        api.AgentSettings{HeartbeatIntervalMs: 30000, ServerTime: at(0, 0)},
 
-		ServerPublicKey: "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=",
+		ServerPublicKey: "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=",
 	}
 }
 
@@ -124,7 +124,7 @@ func exampleHeartbeatRequest() api.HeartbeatRequest {
 
 func exampleHeartbeatResponse() api.HeartbeatResponse {
 	return api.HeartbeatResponse{
-		Tasks: []api.AgentTask{exampleAgentTask()}, Commands: []api.AgentCommand{exampleAgentCommand()},
+		Tasks: []api.AgentTask{exampleAgentTask()}, Signatures: [][]byte{exampleCredentials().Signature}, Commands: []api.AgentCommand{exampleAgentCommand()},
 		IntervalMs: 30000, ServerTime: at(30, 2), ReconnectWindowMs: 1000,
 	}
 }

@@ -89,9 +89,9 @@ func exampleResult() *api.TaskResult {
 
 func exampleAgentTask() api.AgentTask {
 	return api.AgentTask{
-		ID: exampleTaskID, Attempt: 1, Type: api.TaskDeploy, TargetID: exampleTargetID,
-		Target:  api.AgentTarget{Name: "shop", Kind: "docker", Environment: "production"},
-		Payload: raw(exampleDeploy()), Credentials: exampleTaskRequest().Credentials, Timeout: 600, Priority: api.PriorityHigh,
+		ID: exampleTaskID, AgentID: exampleAgentID, Attempt: 1, Type: api.TaskDeploy, TargetID: exampleTargetID,
+		Target: api.AgentTarget{Name: "shop", Kind: "docker", Environment: "production"},
+		Sealed: exampleSealed(), Timeout: 600, Priority: api.PriorityHigh,
 		IdempotencyKey: "pipeline-4711", AssignedAt: at(30, 2), ExpiresAt: at(40, 2), Token: exampleJWT,
 	}
 }

@@ -47,6 +47,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"409 agent_revoked":            "the agent is revoked, and stays so",
 	"409 agent_changed":            "the agent was replaced meanwhile; try again",
 	"409 capability_missing":       "no agent of the target can do this",
+	"409 encryption_key_missing":   "the task has credentials, and the agent registered no encryption key to seal them to",
 	"409 identity_exists":          "the agent's id is registered already, and the caller did not prove to be it",
 	"409 name_taken":               "the name is taken",
 	"409 release_unknown":          "there is no deployment of that version on record to go back to",
@@ -73,12 +74,17 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"422 invalid":                  "something in the request is not as it should be; errors says what and where",
 	"426 websocket_expected":       "the request does not ask for a WebSocket",
 	"500 internal":                 "something went wrong in the server; its log tells more",
+	"503 keyring_unavailable":      "the server cannot read its keys now; its log tells why",
+	"503 master_key_outdated":      "the master key was rotated on another server and was not copied to this one",
 	"503 not_ready":                "the server cannot do its work now; its log tells why",
 	"503 overloaded":               "more waits for the database than the server can hold; try again shortly",
 	"503 server_stopping":          "the server is about to stop; try again shortly",
 	"503 shutting_down":            "the server is about to stop; try again shortly",
 	"503 store_unavailable":        "the database does not answer; try again shortly",
 }
+
+// sealing are those of operations that keep something encrypted, or read it.
+var sealing = []string{"503 keyring_unavailable", "503 master_key_outdated"}
 
 // usualRefusals are those that follow from who may call an operation and from
 // what it takes.

@@ -71,10 +71,10 @@ func (s *Server) taskCredentials() {
 		Body   api.CredentialsRequest
 	}
 	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/credentials", "agent.credentials", "Get a task's credentials again, to undo or finish it after a restart", agentSelf),
-		func(ctx context.Context, in *again) (api.Credentials, error) {
+		func(ctx context.Context, in *again) (api.TaskCredentials, error) {
 			c, err := s.Tasks.Credentials(ctx, agent(ctx), task.Ref{ID: in.TaskID, Attempt: in.Body.Attempt})
 			if err != nil {
-				return api.Credentials{}, err
+				return api.TaskCredentials{}, err
 			}
 			return *c, nil
 		})

@@ -566,14 +566,14 @@ type AgentTarget struct {
 
 // AgentTask AgentTask is one attempt at a task as its agent gets it.
 type AgentTask struct {
+	// AgentId The agent that it is for.
+	AgentId string `json:"agentId"`
+
 	// AssignedAt When the agent got this attempt.
 	AssignedAt time.Time `json:"assignedAt"`
 
 	// Attempt The fencing number; a report of an older one is refused.
 	Attempt int64 `json:"attempt"`
-
-	// Credentials Credentials go with a task to its agent and nowhere else.
-	Credentials *Credentials `json:"credentials,omitempty"`
 
 	// ExpiresAt When this attempt ends at the latest.
 	ExpiresAt time.Time `json:"expiresAt"`
@@ -584,11 +584,14 @@ type AgentTask struct {
 	// IdempotencyKey The same in every attempt: what was done under it need not be done again.
 	IdempotencyKey string `json:"idempotencyKey"`
 
-	// Payload In the shape that the type asks for.
-	Payload AgentTask_Payload `json:"payload"`
+	// Payload In the shape that the type asks for. For an agent that registered an encryption key it is in sealed, and left out here.
+	Payload *AgentTask_Payload `json:"payload,omitempty"`
 
 	// Priority Which of several tasks comes first.
 	Priority AgentTaskPriority `json:"priority"`
+
+	// Sealed Sealed is a text that only one agent can read: by RFC 9180 (HPKE), in its base mode, with HKDF-SHA256 and AES-256-GCM, sealed to the public key that the agent registered. The key's length says the KEM: 1216 bytes are MLKEM768-X25519, 32 bytes are DHKEM(X25519, HKDF-SHA256).
+	Sealed *Sealed `json:"sealed,omitempty"`
 
 	// Target AgentTarget is what an agent must know of a target.
 	Target AgentTarget `json:"target"`
@@ -606,7 +609,7 @@ type AgentTask struct {
 	Type string `json:"type"`
 }
 
-// AgentTask_Payload In the shape that the type asks for.
+// AgentTask_Payload In the shape that the type asks for. For an agent that registered an encryption key it is in sealed, and left out here.
 type AgentTask_Payload struct {
 	union json.RawMessage
 }
@@ -1396,6 +1399,9 @@ type HeartbeatResponse struct {
 	// ServerTime The server's clock, to measure skew by.
 	ServerTime time.Time `json:"serverTime"`
 
+	// Signatures The server's Ed25519 signatures on the tasks, in the same order: on the text stella/v1/task, a NUL, and the task's JSON byte for byte as it stands here.
+	Signatures *[]string `json:"signatures"`
+
 	// Tasks Tasks to run. One that was not taken or completed comes again.
 	Tasks []AgentTask `json:"tasks"`
 
@@ -1615,7 +1621,7 @@ type RegisterRequest struct {
 	// Csr A PKCS#10 certificate request in PEM. Names in it are ignored.
 	Csr string `json:"csr"`
 
-	// EncryptionPublicKey The agent's public key for sealed payloads, in base64.
+	// EncryptionPublicKey The public key to seal the agent's tasks to (RFC 9180), in base64: 1216 bytes are one of MLKEM768-X25519, 32 bytes one of DHKEM(X25519, HKDF-SHA256). Without one the agent gets its tasks in the clear, over its own TLS connection, and none that has credentials.
 	EncryptionPublicKey *string `json:"encryptionPublicKey,omitempty"`
 
 	// Environment The environment, as in production.
@@ -1661,7 +1667,7 @@ type RegisterResponse struct {
 	// EventsUrl Where the agent's events are streamed (SSE).
 	EventsUrl string `json:"eventsUrl"`
 
-	// ServerPublicKey The Ed25519 key that signs what the server sends, in base64.
+	// ServerPublicKey The Ed25519 key that signs what the server sends: the 32 bytes of RFC 8032, in base64.
 	ServerPublicKey string `json:"serverPublicKey"`
 
 	// TaskStreamUrl Where the agent's tasks are streamed (WebSocket).
@@ -2104,6 +2110,15 @@ type SSHHop struct {
 	Username string `json:"username"`
 }
 
+// Sealed Sealed is a text that only one agent can read: by RFC 9180 (HPKE), in its base mode, with HKDF-SHA256 and AES-256-GCM, sealed to the public key that the agent registered. The key's length says the KEM: 1216 bytes are MLKEM768-X25519, 32 bytes are DHKEM(X25519, HKDF-SHA256).
+type Sealed struct {
+	// Data The KEM's encapsulated key (1120 or 32 bytes), and then the ciphertext, in base64.
+	Data string `json:"data"`
+
+	// KeyId Which of the agent's keys opens it: the first 8 bytes of the public key's SHA-256, in hex.
+	KeyId string `json:"keyId"`
+}
+
 // Secret Secret is a secret as the API shows it: everything but its value.
 type Secret struct {
 	// CreatedAt When it was made.
@@ -2345,6 +2360,18 @@ type TaskPriority string
 
 // TaskState Where it stands.
 type TaskState string
+
+// TaskCredentials TaskCredentials is the answer of POST /api/v1/agents/{id}/tasks/{taskId}/credentials.
+type TaskCredentials struct {
+	// Attempt The attempt that they are for.
+	Attempt int64 `json:"attempt"`
+
+	// Sealed Sealed is a text that only one agent can read: by RFC 9180 (HPKE), in its base mode, with HKDF-SHA256 and AES-256-GCM, sealed to the public key that the agent registered. The key's length says the KEM: 1216 bytes are MLKEM768-X25519, 32 bytes are DHKEM(X25519, HKDF-SHA256).
+	Sealed *Sealed `json:"sealed,omitempty"`
+
+	// Signature The server's Ed25519 signature on what the sealed text is bound to and the text behind it; see the protocol's page.
+	Signature *string `json:"signature,omitempty"`
+}
 
 // TaskList TaskList is the answer of GET /api/v1/tasks.
 type TaskList struct {
@@ -2663,11 +2690,11 @@ type N408Timeout = Problem
 // N409AgentChangedAgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentChangedAgentRevoked = Problem
 
-// N409AgentMissingAgentRevokedCapabilityMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
-type N409AgentMissingAgentRevokedCapabilityMissing = Problem
+// N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissing = Problem
 
-// N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
-type N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown = Problem
+// N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown = Problem
 
 // N409AgentRevoked Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409AgentRevoked = Problem
@@ -2681,8 +2708,8 @@ type N409ArtifactInUse = Problem
 // N409ArtifactIncomplete Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409ArtifactIncomplete = Problem
 
-// N409AttemptReplacedTargetChanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
-type N409AttemptReplacedTargetChanged = Problem
+// N409AttemptReplacedEncryptionKeyMissingTargetChanged Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409AttemptReplacedEncryptionKeyMissingTargetChanged = Problem
 
 // N409CaPhaseCaSettling Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409CaPhaseCaSettling = Problem
@@ -2746,6 +2773,9 @@ type N426WebsocketExpected = Problem
 
 // N500Internal Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N500Internal = Problem
+
+// N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable = Problem
 
 // N503NotReady Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N503NotReady = Problem
@@ -12753,7 +12783,7 @@ type AgentHeartbeatAnswer struct {
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -12870,7 +12900,7 @@ type AgentCompleteAnswer struct {
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -12892,18 +12922,18 @@ func (r AgentCompleteAnswer) StatusCode() int {
 type AgentCredentialsAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
-	JSON200                   *Credentials
+	JSON200                   *TaskCredentials
 	ApplicationproblemJSON400 *N400MalformedProtocolVersion
 	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON404 *N404SecretNotFoundTargetNotFoundTaskNotFound
 	ApplicationproblemJSON408 *N408Timeout
-	ApplicationproblemJSON409 *N409AttemptReplacedTargetChanged
+	ApplicationproblemJSON409 *N409AttemptReplacedEncryptionKeyMissingTargetChanged
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -13435,12 +13465,12 @@ type RolloutCreateAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404TargetNotFound
 	ApplicationproblemJSON408 *N408Timeout
-	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissing
+	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissing
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -13732,7 +13762,7 @@ type SecretSetAnswer struct {
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -13936,12 +13966,12 @@ type TaskCreateAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404TargetNotFound
 	ApplicationproblemJSON408 *N408Timeout
-	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
+	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -13969,12 +13999,12 @@ type TaskCreateManyAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404TargetNotFound
 	ApplicationproblemJSON408 *N408Timeout
-	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
+	ApplicationproblemJSON409 *N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -16730,7 +16760,7 @@ func ParseAgentHeartbeatAnswer(rsp *http.Response) (*AgentHeartbeatAnswer, error
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17037,7 +17067,7 @@ func ParseAgentCompleteAnswer(rsp *http.Response) (*AgentCompleteAnswer, error) 
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17063,7 +17093,7 @@ func ParseAgentCredentialsAnswer(rsp *http.Response) (*AgentCredentialsAnswer, e
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Credentials
+		var dest TaskCredentials
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17105,7 +17135,7 @@ func ParseAgentCredentialsAnswer(rsp *http.Response) (*AgentCredentialsAnswer, e
 		response.ApplicationproblemJSON408 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest N409AttemptReplacedTargetChanged
+		var dest N409AttemptReplacedEncryptionKeyMissingTargetChanged
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17140,7 +17170,7 @@ func ParseAgentCredentialsAnswer(rsp *http.Response) (*AgentCredentialsAnswer, e
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -18432,7 +18462,7 @@ func ParseRolloutCreateAnswer(rsp *http.Response) (*RolloutCreateAnswer, error) 
 		response.ApplicationproblemJSON408 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest N409AgentMissingAgentRevokedCapabilityMissing
+		var dest N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissing
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -18467,7 +18497,7 @@ func ParseRolloutCreateAnswer(rsp *http.Response) (*RolloutCreateAnswer, error) 
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19231,7 +19261,7 @@ func ParseSecretSetAnswer(rsp *http.Response) (*SecretSetAnswer, error) {
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19763,7 +19793,7 @@ func ParseTaskCreateAnswer(rsp *http.Response) (*TaskCreateAnswer, error) {
 		response.ApplicationproblemJSON408 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
+		var dest N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19798,7 +19828,7 @@ func ParseTaskCreateAnswer(rsp *http.Response) (*TaskCreateAnswer, error) {
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19866,7 +19896,7 @@ func ParseTaskCreateManyAnswer(rsp *http.Response) (*TaskCreateManyAnswer, error
 		response.ApplicationproblemJSON408 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest N409AgentMissingAgentRevokedCapabilityMissingReleaseUnknown
+		var dest N409AgentMissingAgentRevokedCapabilityMissingEncryptionKeyMissingReleaseUnknown
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -19901,7 +19931,7 @@ func ParseTaskCreateManyAnswer(rsp *http.Response) (*TaskCreateManyAnswer, error
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -237,6 +237,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.keyStmt, err = db.PrepareContext(ctx, key); err != nil {
 		return nil, fmt.Errorf("error preparing query Key: %w", err)
 	}
+	if q.keyNamesStmt, err = db.PrepareContext(ctx, keyNames); err != nil {
+		return nil, fmt.Errorf("error preparing query KeyNames: %w", err)
+	}
 	if q.leasesBeforeStmt, err = db.PrepareContext(ctx, leasesBefore); err != nil {
 		return nil, fmt.Errorf("error preparing query LeasesBefore: %w", err)
 	}
@@ -282,6 +285,21 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.movingRolloutsStmt, err = db.PrepareContext(ctx, movingRollouts); err != nil {
 		return nil, fmt.Errorf("error preparing query MovingRollouts: %w", err)
 	}
+	if q.outdatedDeploymentsStmt, err = db.PrepareContext(ctx, outdatedDeployments); err != nil {
+		return nil, fmt.Errorf("error preparing query OutdatedDeployments: %w", err)
+	}
+	if q.outdatedKeysStmt, err = db.PrepareContext(ctx, outdatedKeys); err != nil {
+		return nil, fmt.Errorf("error preparing query OutdatedKeys: %w", err)
+	}
+	if q.outdatedRolloutsStmt, err = db.PrepareContext(ctx, outdatedRollouts); err != nil {
+		return nil, fmt.Errorf("error preparing query OutdatedRollouts: %w", err)
+	}
+	if q.outdatedSecretsStmt, err = db.PrepareContext(ctx, outdatedSecrets); err != nil {
+		return nil, fmt.Errorf("error preparing query OutdatedSecrets: %w", err)
+	}
+	if q.outdatedTasksStmt, err = db.PrepareContext(ctx, outdatedTasks); err != nil {
+		return nil, fmt.Errorf("error preparing query OutdatedTasks: %w", err)
+	}
 	if q.pendingCommandsStmt, err = db.PrepareContext(ctx, pendingCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query PendingCommands: %w", err)
 	}
@@ -314,6 +332,18 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.renewLeaseStmt, err = db.PrepareContext(ctx, renewLease); err != nil {
 		return nil, fmt.Errorf("error preparing query RenewLease: %w", err)
+	}
+	if q.replaceDeploymentTextStmt, err = db.PrepareContext(ctx, replaceDeploymentText); err != nil {
+		return nil, fmt.Errorf("error preparing query ReplaceDeploymentText: %w", err)
+	}
+	if q.replaceRolloutTextStmt, err = db.PrepareContext(ctx, replaceRolloutText); err != nil {
+		return nil, fmt.Errorf("error preparing query ReplaceRolloutText: %w", err)
+	}
+	if q.replaceSecretTextStmt, err = db.PrepareContext(ctx, replaceSecretText); err != nil {
+		return nil, fmt.Errorf("error preparing query ReplaceSecretText: %w", err)
+	}
+	if q.replaceTaskTextStmt, err = db.PrepareContext(ctx, replaceTaskText); err != nil {
+		return nil, fmt.Errorf("error preparing query ReplaceTaskText: %w", err)
 	}
 	if q.reportedRecipientsStmt, err = db.PrepareContext(ctx, reportedRecipients); err != nil {
 		return nil, fmt.Errorf("error preparing query ReportedRecipients: %w", err)
@@ -822,6 +852,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing keyStmt: %w", cerr)
 		}
 	}
+	if q.keyNamesStmt != nil {
+		if cerr := q.keyNamesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing keyNamesStmt: %w", cerr)
+		}
+	}
 	if q.leasesBeforeStmt != nil {
 		if cerr := q.leasesBeforeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing leasesBeforeStmt: %w", cerr)
@@ -897,6 +932,31 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing movingRolloutsStmt: %w", cerr)
 		}
 	}
+	if q.outdatedDeploymentsStmt != nil {
+		if cerr := q.outdatedDeploymentsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing outdatedDeploymentsStmt: %w", cerr)
+		}
+	}
+	if q.outdatedKeysStmt != nil {
+		if cerr := q.outdatedKeysStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing outdatedKeysStmt: %w", cerr)
+		}
+	}
+	if q.outdatedRolloutsStmt != nil {
+		if cerr := q.outdatedRolloutsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing outdatedRolloutsStmt: %w", cerr)
+		}
+	}
+	if q.outdatedSecretsStmt != nil {
+		if cerr := q.outdatedSecretsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing outdatedSecretsStmt: %w", cerr)
+		}
+	}
+	if q.outdatedTasksStmt != nil {
+		if cerr := q.outdatedTasksStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing outdatedTasksStmt: %w", cerr)
+		}
+	}
 	if q.pendingCommandsStmt != nil {
 		if cerr := q.pendingCommandsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pendingCommandsStmt: %w", cerr)
@@ -950,6 +1010,26 @@ func (q *Queries) Close() error {
 	if q.renewLeaseStmt != nil {
 		if cerr := q.renewLeaseStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing renewLeaseStmt: %w", cerr)
+		}
+	}
+	if q.replaceDeploymentTextStmt != nil {
+		if cerr := q.replaceDeploymentTextStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing replaceDeploymentTextStmt: %w", cerr)
+		}
+	}
+	if q.replaceRolloutTextStmt != nil {
+		if cerr := q.replaceRolloutTextStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing replaceRolloutTextStmt: %w", cerr)
+		}
+	}
+	if q.replaceSecretTextStmt != nil {
+		if cerr := q.replaceSecretTextStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing replaceSecretTextStmt: %w", cerr)
+		}
+	}
+	if q.replaceTaskTextStmt != nil {
+		if cerr := q.replaceTaskTextStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing replaceTaskTextStmt: %w", cerr)
 		}
 	}
 	if q.reportedRecipientsStmt != nil {
@@ -1307,6 +1387,7 @@ type Queries struct {
 	keepRevokedSerialsStmt      *sql.Stmt
 	keepTargetNameStmt          *sql.Stmt
 	keyStmt                     *sql.Stmt
+	keyNamesStmt                *sql.Stmt
 	leasesBeforeStmt            *sql.Stmt
 	lockAgentStmt               *sql.Stmt
 	lockArtifactStmt            *sql.Stmt
@@ -1322,6 +1403,11 @@ type Queries struct {
 	logTailStmt                 *sql.Stmt
 	moveRecipientsStmt          *sql.Stmt
 	movingRolloutsStmt          *sql.Stmt
+	outdatedDeploymentsStmt     *sql.Stmt
+	outdatedKeysStmt            *sql.Stmt
+	outdatedRolloutsStmt        *sql.Stmt
+	outdatedSecretsStmt         *sql.Stmt
+	outdatedTasksStmt           *sql.Stmt
 	pendingCommandsStmt         *sql.Stmt
 	pendingRecipientsStmt       *sql.Stmt
 	pruneCertificatesStmt       *sql.Stmt
@@ -1333,6 +1419,10 @@ type Queries struct {
 	recordHeartbeatsStmt        *sql.Stmt
 	removeAuditStmt             *sql.Stmt
 	renewLeaseStmt              *sql.Stmt
+	replaceDeploymentTextStmt   *sql.Stmt
+	replaceRolloutTextStmt      *sql.Stmt
+	replaceSecretTextStmt       *sql.Stmt
+	replaceTaskTextStmt         *sql.Stmt
 	reportedRecipientsStmt      *sql.Stmt
 	requestCancelStmt           *sql.Stmt
 	requeueStmt                 *sql.Stmt
@@ -1459,6 +1549,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		keepRevokedSerialsStmt:      q.keepRevokedSerialsStmt,
 		keepTargetNameStmt:          q.keepTargetNameStmt,
 		keyStmt:                     q.keyStmt,
+		keyNamesStmt:                q.keyNamesStmt,
 		leasesBeforeStmt:            q.leasesBeforeStmt,
 		lockAgentStmt:               q.lockAgentStmt,
 		lockArtifactStmt:            q.lockArtifactStmt,
@@ -1474,6 +1565,11 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		logTailStmt:                 q.logTailStmt,
 		moveRecipientsStmt:          q.moveRecipientsStmt,
 		movingRolloutsStmt:          q.movingRolloutsStmt,
+		outdatedDeploymentsStmt:     q.outdatedDeploymentsStmt,
+		outdatedKeysStmt:            q.outdatedKeysStmt,
+		outdatedRolloutsStmt:        q.outdatedRolloutsStmt,
+		outdatedSecretsStmt:         q.outdatedSecretsStmt,
+		outdatedTasksStmt:           q.outdatedTasksStmt,
 		pendingCommandsStmt:         q.pendingCommandsStmt,
 		pendingRecipientsStmt:       q.pendingRecipientsStmt,
 		pruneCertificatesStmt:       q.pruneCertificatesStmt,
@@ -1485,6 +1581,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		recordHeartbeatsStmt:        q.recordHeartbeatsStmt,
 		removeAuditStmt:             q.removeAuditStmt,
 		renewLeaseStmt:              q.renewLeaseStmt,
+		replaceDeploymentTextStmt:   q.replaceDeploymentTextStmt,
+		replaceRolloutTextStmt:      q.replaceRolloutTextStmt,
+		replaceSecretTextStmt:       q.replaceSecretTextStmt,
+		replaceTaskTextStmt:         q.replaceTaskTextStmt,
 		reportedRecipientsStmt:      q.reportedRecipientsStmt,
 		requestCancelStmt:           q.requestCancelStmt,
 		requeueStmt:                 q.requeueStmt,

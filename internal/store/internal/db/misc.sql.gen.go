@@ -44,21 +44,3 @@ func (q *Queries) Ready(ctx context.Context, at column.Time) error {
 	_, err := q.exec(ctx, q.readyStmt, ready, at)
 	return err
 }
-
-const swapKey = `-- name: SwapKey :execrows
-UPDATE keys SET sealed = $1 WHERE name = $2 AND sealed = $3
-`
-
-type SwapKeyParams struct {
-	Anew []byte
-	Name string
-	Old  []byte
-}
-
-func (q *Queries) SwapKey(ctx context.Context, arg SwapKeyParams) (int64, error) {
-	result, err := q.exec(ctx, q.swapKeyStmt, swapKey, arg.Anew, arg.Name, arg.Old)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}

@@ -75,7 +75,7 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 		return
 	}
 	attempt := beat.Tasks[0].Attempt
-	get(c, func(a *AgentCredentialsAnswer) *Credentials { return a.JSON200 })(200)(plain.AgentCredentialsWithResponse(ctx, id, task.Id, CredentialsRequest{Attempt: &attempt}))
+	get(c, func(a *AgentCredentialsAnswer) *TaskCredentials { return a.JSON200 })(200)(plain.AgentCredentialsWithResponse(ctx, id, task.Id, CredentialsRequest{Attempt: &attempt}))
 	get(c, func(a *AgentLogsAnswer) *LogResponse { return a.JSON200 })(200)(agent.AgentLogsWithResponse(ctx, id, task.Id, LogRequest{
 		Attempt: &attempt, FirstSeq: 1, Entries: &[]LogEntry{{At: time.Now().UTC(), Stream: "stdout", Text: "up 1 day"}},
 	}))

@@ -780,7 +780,10 @@ func (x *TaskRef) GetAttempt() int64 {
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task as JSON, in the shape of the REST API's AgentTask.
-	TaskJson      []byte `protobuf:"bytes,1,opt,name=task_json,json=taskJson,proto3" json:"task_json,omitempty"`
+	TaskJson []byte `protobuf:"bytes,1,opt,name=task_json,json=taskJson,proto3" json:"task_json,omitempty"`
+	// The server's Ed25519 signature on the text "stella/v1/task", a NUL, and
+	// task_json.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +821,13 @@ func (*Task) Descriptor() ([]byte, []int) {
 func (x *Task) GetTaskJson() []byte {
 	if x != nil {
 		return x.TaskJson
+	}
+	return nil
+}
+
+func (x *Task) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
 	}
 	return nil
 }
@@ -1490,9 +1500,10 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\x0ftrust_spread_ms\x18\x04 \x01(\x03R\rtrustSpreadMs\"<\n" +
 	"\aTaskRef\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x03R\aattempt\"#\n" +
+	"\aattempt\x18\x02 \x01(\x03R\aattempt\"A\n" +
 	"\x04Task\x12\x1b\n" +
-	"\ttask_json\x18\x01 \x01(\fR\btaskJson\"`\n" +
+	"\ttask_json\x18\x01 \x01(\fR\btaskJson\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"`\n" +
 	"\fTaskAccepted\x12$\n" +
 	"\x03ref\x18\x01 \x01(\v2\x12.stella.v1.TaskRefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"J\n" +
