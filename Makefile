@@ -56,6 +56,12 @@ soak: ## Interrupt deployments at every point, and write the table of docs/relia
 		scripts/peers run go test -count=1 -timeout 180m -v -run TestCrashMatrix ./internal/testkit
 	scripts/reliability-report bin/reliability.md docs/reliability.md
 
+# How long each fuzz test runs.
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Fuzz all that reads foreign bytes, one test after another (FUZZTIME=30s each)
+	scripts/peers run scripts/fuzz $(FUZZTIME)
+
 .PHONY: bench
 bench: build ## Measure, and print the figures
 	eval "$$(scripts/peers env)"; DOCKER_CONFIG=$${DOCKER_CONFIG:-$${STELLA_TEST_COMPOSE:-}} go run ./bench $(ARGS)

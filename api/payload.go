@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // DeployPayload is what a deploy task deploys.
 type DeployPayload struct {
@@ -47,6 +50,13 @@ type DeployConfig struct {
 	Unit        string       `json:"unit,omitempty" maxLength:"255" doc:"host: the systemd unit that runs the release, instead of start and stop."`
 	Keep        int          `json:"keep,omitempty" minimum:"0" maximum:"100" doc:"host: how many releases to keep; 5 when left out."`
 	HealthCheck *HealthCheck `json:"healthCheck,omitempty" doc:"How to tell whether the release works; without one, it is enough that it starts."`
+}
+
+// IsZero reports whether nothing is configured, be it that an empty list or
+// mapping is there or that none is: both are left out of a payload.
+func (c DeployConfig) IsZero() bool {
+	text, err := json.Marshal(c)
+	return err == nil && string(text) == "{}"
 }
 
 // ArtifactReference is a file that goes with a release.

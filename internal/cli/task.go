@@ -250,9 +250,9 @@ func (a *app) logLine(e *api.LogEntry) error {
 	}
 	text := out.Plain(e.Text)
 	if e.Phase != "" {
-		text = style.Bold(out.Plain(e.Phase) + " " + e.PhaseState)
+		text = style.Bold(out.Plain(e.Phase + " " + e.PhaseState))
 	}
-	a.io.Printf("%s %s %s\n", style.Faint(e.At.UTC().Format("15:04:05.000")), style.Faint(fmt.Sprintf("%-6s", e.Stream)), text)
+	a.io.Printf("%s %s %s\n", style.Faint(e.At.UTC().Format("15:04:05.000")), style.Faint(fmt.Sprintf("%-6s", out.Plain(e.Stream))), text)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -156,6 +157,11 @@ func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.Re
 	if err := fleet.ValidateCapabilities("body.capabilities", req.Capabilities); err != nil {
 		return nil, "", err
 	}
+	if err := validateWords(map[string]string{
+		"body.environment": req.Environment, "body.group": req.Group, "body.cluster": req.Cluster, "body.platform": req.Platform,
+	}); err != nil {
+		return nil, "", err
+	}
 	ttl := time.Duration(req.TTLSeconds) * time.Second
 	if ttl == 0 {
 		ttl = DefaultTTL
@@ -197,6 +203,9 @@ func (s *Service) RevokeToken(ctx context.Context, tenant, id string) error {
 type Caller struct {
 	Token  string // the text of the header; may be empty
 	Remote string
+	// Quiet keeps refusals of the token out of the audit log: the caller has
+	// filled its share of it.
+	Quiet bool
 	// The agent that the caller's client certificate proves, if any.
 	TenantID string
 	AgentID  string
@@ -216,17 +225,64 @@ func refused() error {
 		"the registration token was refused: it is unknown, used, expired or revoked; make a new one with `stella agent bootstrap`")
 }
 
+// Admit reports whether a caller may show its token to Register: nil, or the
+// refusal. A token that is used up may be shown, because the same key gets the
+// same answer again. It spends nothing, and is there to be asked before anything
+// else of a request is read.
+//
+// The time that it takes tells nothing worth knowing. A token is found by its
+// hash, so that no comparison stops at the first letter that is wrong; and
+// whether it is unknown, expired or revoked, it is found by the same one read.
+// Only a used one is looked at longer, which learns who has it whole already.
+func (s *Service) Admit(ctx context.Context, c Caller) error {
+	tok, err := s.store.TokenByHash(ctx, Hash(c.Token))
+	if err != nil {
+		return err
+	}
+	if state := s.state(tok); state != "usable" && state != "used" {
+		return s.deny(ctx, c, tok, "", "token "+state)
+	}
+	return nil
+}
+
+// state is what becomes of a token that is shown now; a used one that has
+// expired since is expired.
+func (s *Service) state(tok *Token) string {
+	if tok == nil {
+		return "unknown"
+	}
+	now := s.now()
+	if state := tok.State(now); state != "used" || now.Before(tok.ExpiresAt) {
+		return state
+	}
+	return "expired"
+}
+
+// deny notes a refused token, and returns the refusal.
+func (s *Service) deny(ctx context.Context, c Caller, tok *Token, object, why string) error {
+	if !c.Quiet {
+		if fleet.ValidateName(object) != nil {
+			object = "" // whatever a stranger likes to have in the log
+		}
+		e := access.Event{Actor: "anonymous", Action: "agent.register", Object: object, Remote: c.Remote, Outcome: "denied", Detail: why}
+		if tok != nil {
+			e.TenantID = tok.TenantID
+		}
+		s.audit.Audit(ctx, e)
+	}
+	return refused()
+}
+
 // Register gives an identity to an agent. With a token it spends one use of
 // it; the same token with the same key again gives the same answer, so that a
 // retry after a lost answer is safe. Without a token, an agent that proves its
 // key by its client certificate registers anew what it says of itself.
+//
+// Every refusal is noted in the audit log, and so is every registration.
 func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterRequest) (*Registration, error) {
-	if err := validate(&req); err != nil {
-		return nil, err
-	}
-	csr, err := s.issuer.ParseCSR(req.CSR)
-	if err != nil {
-		return nil, err
+	if c.Token == "" && c.AgentID == "" {
+		return nil, fault.New(fault.Unauthenticated, "token_missing",
+			"registration needs the header %s, or the client certificate of an agent that is registered", api.HeaderRegistrationToken)
 	}
 	if req.EncryptionPublicKey != "" {
 		if err := s.issuer.CheckEncryptionKey(req.EncryptionPublicKey); err != nil {
@@ -234,38 +290,56 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		}
 	}
 	if c.Token == "" {
-		if c.AgentID == "" {
-			return nil, fault.New(fault.Unauthenticated, "token_missing",
-				"registration needs the header %s, or the client certificate of an agent that is registered", api.HeaderRegistrationToken)
-		}
-		return s.reregister(ctx, c, req, csr)
+		reg, err := s.reregister(ctx, c, req)
+		s.noteFailure(ctx, c, c.TenantID, "agent:"+c.AgentID, cmp.Or(req.ID, c.AgentID), err)
+		return reg, err
 	}
+	// The token before all else: who has none cannot have keys checked.
 	tok, err := s.store.TokenByHash(ctx, Hash(c.Token))
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
-	state := "unknown"
-	tenant := ""
-	if tok != nil {
-		state, tenant = tok.State(now), tok.TenantID
-		if state == "used" && now.Before(tok.ExpiresAt) {
-			if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
-				return again, err
-			}
-		}
+	if state := s.state(tok); state != "usable" && state != "used" {
+		return nil, s.deny(ctx, c, tok, req.Name, "token "+state)
 	}
-	if state != "usable" {
-		s.audit.Audit(ctx, access.Event{
-			TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
-			Remote: c.Remote, Outcome: "denied", Detail: "token " + state,
-		})
-		return nil, refused()
+	reg, err := s.registerByToken(ctx, c, tok, req)
+	if errors.Is(err, ErrSpent) {
+		return nil, s.deny(ctx, c, tok, req.Name, "token used")
 	}
-	if tok.MaxUses > 1 {
+	s.noteFailure(ctx, c, tok.TenantID, "anonymous", cmp.Or(req.ID, req.Name), err)
+	return reg, err
+}
+
+// noteFailure notes a registration that came to nothing, although the caller
+// had the right to try.
+func (s *Service) noteFailure(ctx context.Context, c Caller, tenant, actor, object string, err error) {
+	if err == nil {
+		return
+	}
+	outcome := "denied"
+	if k := fault.KindOf(err); k == fault.Internal || k == fault.Unavailable {
+		outcome = "failed"
+	}
+	s.audit.Audit(ctx, access.Event{
+		TenantID: tenant, Actor: actor, Action: "agent.register", Object: object, Remote: c.Remote, Outcome: outcome, Detail: fault.CodeOf(err),
+	})
+}
+
+// registerByToken fails with ErrSpent when the token has no use left, and gave
+// none to this key.
+func (s *Service) registerByToken(ctx context.Context, c Caller, tok *Token, req api.RegisterRequest) (*Registration, error) {
+	csr, err := s.check(&req)
+	if err != nil {
+		return nil, err
+	}
+	used := tok.Uses >= tok.MaxUses
+	if used || tok.MaxUses > 1 {
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
 			return again, err
 		}
+	}
+	if used {
+		return nil, ErrSpent
 	}
 	reg, err := s.enrolByToken(ctx, c, tok, req, csr)
 	if errors.Is(err, ErrSpent) {
@@ -273,13 +347,16 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
 			return again, err
 		}
-		s.audit.Audit(ctx, access.Event{
-			TenantID: tenant, Actor: "anonymous", Action: "agent.register", Object: req.Name,
-			Remote: c.Remote, Outcome: "denied", Detail: "token used",
-		})
-		return nil, refused()
 	}
 	return reg, err
+}
+
+// check looks at what a request says, and at its key.
+func (s *Service) check(req *api.RegisterRequest) (*Request, error) {
+	if err := validate(req); err != nil {
+		return nil, err
+	}
+	return s.issuer.ParseCSR(req.CSR)
 }
 
 // again returns what the token gave to the same key before, or nil.
@@ -307,10 +384,6 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	} else if old != nil {
 		proved := c.AgentID == a.ID && c.TenantID == tok.TenantID
 		if tok.AgentID != a.ID && !proved {
-			s.audit.Audit(ctx, access.Event{
-				TenantID: tok.TenantID, Actor: "anonymous", Action: "agent.register", Object: a.ID,
-				Remote: c.Remote, Outcome: "denied", Detail: "identity exists and was not proved",
-			})
 			return nil, fault.New(fault.Conflict, "identity_exists",
 				"agent id %s is registered already: to take it up again, present its current certificate, or use a token made for it (`stella agent bootstrap --id %s`)", a.ID, a.ID)
 		}
@@ -323,7 +396,11 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	return s.enrol(ctx, c, e, csr, req.CertificateLifeSeconds)
 }
 
-func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequest, csr *Request) (*Registration, error) {
+func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequest) (*Registration, error) {
+	csr, err := s.check(&req)
+	if err != nil {
+		return nil, err
+	}
 	if req.ID != "" && req.ID != c.AgentID {
 		return nil, fault.New(fault.Forbidden, "not_your_identity",
 			"the client certificate is of agent %s, the request is for agent %s: an agent registers only itself", c.AgentID, req.ID)
@@ -498,6 +575,15 @@ func withLabels(labels, over map[string]string) map[string]string {
 	return merged
 }
 
+func validateWords(words map[string]string) error {
+	for _, location := range slices.Sorted(maps.Keys(words)) {
+		if err := fleet.ValidateWord(location, words[location]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func validate(req *api.RegisterRequest) error {
 	if req.ID != "" {
 		if err := fleet.ValidateID(req.ID); err != nil {
@@ -506,6 +592,16 @@ func validate(req *api.RegisterRequest) error {
 	}
 	if req.Name != "" {
 		if err := fleet.ValidateName(req.Name); err != nil {
+			return err
+		}
+	}
+	if err := validateWords(map[string]string{
+		"body.version": req.Version, "body.group": req.Group, "body.environment": req.Environment, "body.platform": req.Platform,
+	}); err != nil {
+		return err
+	}
+	for i, r := range req.Routes {
+		if err := fleet.ValidateWord(fmt.Sprintf("body.routes[%d]", i), r); err != nil {
 			return err
 		}
 	}

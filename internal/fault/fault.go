@@ -8,6 +8,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind says what sort of trouble an error is, and so how an edge answers.
@@ -27,6 +28,7 @@ const (
 	Unavailable                    // we cannot now; later it may work
 	UnsupportedVersion             // a protocol version that we do not speak
 	UpgradeRequired                // another protocol is spoken here
+	Unsupported                    // a form of the request that is not read here
 )
 
 // Field names one wrong field of a request.
@@ -41,7 +43,10 @@ type Error struct {
 	Code    string // stable, for programs
 	Message string // what happened, to what, why, and what to do next
 	Fields  []Field
-	Cause   error
+	// RetryAfter is, of a fault that time mends, how long that takes; 0 when
+	// nobody knows.
+	RetryAfter time.Duration
+	Cause      error
 }
 
 // Error returns the message and the cause, for logs.

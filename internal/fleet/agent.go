@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
@@ -168,12 +170,26 @@ func ValidateLabels(location string, labels map[string]string) error {
 		if !idPattern.MatchString(strings.ReplaceAll(k, "/", ".")) {
 			return fault.InvalidField(location, "%q is no usable label key: give letters, digits and . _ / -", clip(k))
 		}
-		if len(v) > 255 || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' }) {
+		if ValidateWord("", v) != nil {
 			return fault.InvalidField(location+"."+clip(k), "a label's value has at most 255 characters and no control characters")
 		}
 	}
 	return nil
 }
+
+// ValidateWord checks what an agent says of itself beside its name, such as its
+// version or its group: any text, but none with which it could break a line of a
+// log or play with a terminal.
+func ValidateWord(location, text string) error {
+	if len(text) > 255 || !utf8.ValidString(text) || strings.ContainsFunc(text, unprintable) {
+		return fault.InvalidField(location, "%q is not usable: give at most 255 bytes of printable text on one line", clip(text))
+	}
+	return nil
+}
+
+// unprintable is what strconv.Quote would escape: control characters, line
+// separators, and what turns the direction of a text.
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 var capabilityPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,127}$`)
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/server/limit"
 )
 
 // Config is all that can be set of a server: by flag, by environment, or in a
@@ -36,6 +38,13 @@ type Config struct {
 	ReconnectRate     int               `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
 	MaxArtifactSize   string            `name:"max-artifact-size" default:"2GiB" help:"how large one artifact may be, as in 500MiB or 10GiB"`
 	ArtifactGrace     time.Duration     `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
+	RefusedPerMinute  int               `name:"refused-per-minute" default:"10" help:"how many refused tokens and certificates a minute are answered to one address; more get 429; 0 is without a limit"`
+	RefusedBurst      int               `name:"refused-burst" default:"20" help:"how many refused tokens and certificates are answered to one address at once"`
+	AnonymousRate     int               `name:"anonymous-rate" default:"50" help:"how many requests a second without token and certificate are answered to one address; more get 429; 0 is without a limit"`
+	AnonymousBurst    int               `name:"anonymous-burst" default:"200" help:"how many requests without token and certificate are answered to one address at once"`
+	MaxHandshakes     int               `name:"max-handshakes" default:"5000" help:"how many connections may be in their TLS handshake; when one more comes, the oldest that says nothing is closed; 0 is without a limit"`
+	HandshakeTimeout  time.Duration     `name:"handshake-timeout" default:"10s" help:"how long a TLS handshake, and then the first request's headers, may take"`
+	BodyTimeout       time.Duration     `name:"body-timeout" default:"30s" help:"how long a request's body may take, and a part of an upload; an answer may take four times as long"`
 	LogFormat         string            `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string            `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	AuditRetention    time.Duration     `name:"audit-retention" default:"0s" help:"how long lines of the audit log are kept, as in 8760h; 0 is for ever, the default, because how long they have to be kept is for you and your auditors to say, and what is removed is gone"`
@@ -70,6 +79,9 @@ func (c *Config) validate() error {
 	}
 	if c.ArtifactGrace < 0 {
 		return fmt.Errorf("artifact-grace: %s is less than nothing", c.ArtifactGrace)
+	}
+	if c.RefusedPerMinute < 0 || c.RefusedBurst < 0 || c.AnonymousRate < 0 || c.AnonymousBurst < 0 || c.MaxHandshakes < 0 {
+		return fmt.Errorf("refused-per-minute, refused-burst, anonymous-rate, anonymous-burst and max-handshakes: none may be less than 0, which is without a limit")
 	}
 	if c.AuditRetention != 0 && c.AuditRetention < minAuditRetention {
 		return fmt.Errorf("audit-retention: %s is shorter than a day: lines would be gone before anybody reads them; give at least %s, or 0 to keep them for ever", c.AuditRetention, minAuditRetention)
@@ -127,6 +139,18 @@ func (c *Config) maxArtifactBytes() (int64, error) {
 func (c *Config) thresholds() fleet.Thresholds {
 	return fleet.Thresholds{StaleAfter: c.StaleAfter, DeadAfter: c.DeadAfter}
 }
+
+// strangers is how much who is not known may ask.
+func (c *Config) strangers() limit.Options {
+	return limit.Options{
+		Refused:   limit.PerMinute(c.RefusedPerMinute, c.RefusedBurst),
+		Anonymous: limit.Rate{PerSecond: float64(c.AnonymousRate), Burst: c.AnonymousBurst},
+	}
+}
+
+// handshakeTimeout and bodyTimeout are never without a limit.
+func (c *Config) handshakeTimeout() time.Duration { return cmp.Or(c.HandshakeTimeout, 10*time.Second) }
+func (c *Config) bodyTimeout() time.Duration      { return cmp.Or(c.BodyTimeout, 30*time.Second) }
 
 func (c *Config) masterKeyFile() string {
 	if c.MasterKeyFile != "" {

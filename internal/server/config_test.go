@@ -44,6 +44,11 @@ func TestConfigChecks(t *testing.T) {
 		{"an audit log of a year", func(c *Config) { c.AuditRetention = 365 * 24 * time.Hour }, ""},
 		{"an audit log of an hour", func(c *Config) { c.AuditRetention = time.Hour }, "audit-retention"},
 		{"an audit log of less than nothing", func(c *Config) { c.AuditRetention = -time.Hour }, "audit-retention"},
+		{"less than no refusals", func(c *Config) { c.RefusedPerMinute = -1 }, "refused-per-minute"},
+		{"less than no burst of refusals", func(c *Config) { c.RefusedBurst = -1 }, "refused-burst"},
+		{"less than no strangers", func(c *Config) { c.AnonymousRate = -1 }, "anonymous-rate"},
+		{"less than no burst of strangers", func(c *Config) { c.AnonymousBurst = -1 }, "anonymous-burst"},
+		{"less than no handshakes", func(c *Config) { c.MaxHandshakes = -1 }, "max-handshakes"},
 		{"certificates of a moment", func(c *Config) { c.AgentCertLife = time.Second }, "agent-cert-life"},
 	} {
 		cfg := good

@@ -33,6 +33,7 @@ import (
 	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
+	"stella-ops.org/stella/internal/server/limit"
 	"stella-ops.org/stella/internal/server/link"
 	"stella-ops.org/stella/internal/server/rest"
 	"stella-ops.org/stella/internal/store"
@@ -132,6 +133,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return keyring.Check(ctx)
 	}}
+	strangers := limit.NewStrangers(cfg.strangers(), time.Now)
 
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
@@ -139,13 +141,17 @@ func (s *Server) Run(ctx context.Context) error {
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
+		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(),
 	})
 	api.Handle(hub.GRPC(api.IdentifySelf))
 	api.Handle("GET /api/v1/agents/{id}/task-stream", hub.WebSocket(api.IdentifySelf, api.Refuse))
 
+	secure := limit.NewHandshakes(listener, limit.HandshakeOptions{
+		Config: s.tls(ca), Timeout: cfg.handshakeTimeout(), Most: cfg.MaxHandshakes,
+	}, log)
 	return daemon.Run(ctx,
 		daemon.Task{Name: "http", Run: func(ctx context.Context) error {
-			return s.serve(ctx, listener, api, ca, base)
+			return s.serve(ctx, secure, api, base)
 		}},
 		daemon.Task{Name: "authority", Run: func(ctx context.Context) error {
 			return ca.Run(ctx, log, func() {
@@ -155,6 +161,7 @@ func (s *Server) Run(ctx context.Context) error {
 			})
 		}},
 		daemon.Task{Name: "keyring", Run: keyring.Run},
+		daemon.Task{Name: "limits", Run: func(ctx context.Context) error { return s.reportLimits(ctx, strangers, secure) }},
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
@@ -207,30 +214,58 @@ func (s *Server) writeRoots(ca *pki.Authority) error {
 	return atomicfile.Write(filepath.Join(s.Config.Data, "ca.pem"), []byte(ca.RootsPEM()), 0o644)
 }
 
-// serve answers requests until ctx ends, then lets those under way finish.
-func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *pki.Authority, base string) error {
+// protocols are what is agreed on by TLS (RFC 7301).
+var protocols = []string{"h2", "http/1.1"}
+
+// tls is how the port speaks TLS: agents show a certificate, people do not.
+func (s *Server) tls(ca *pki.Authority) *tls.Config {
 	names := s.Config.names()
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols,
+		// Whose certificate has ended is told so in words, and may recover.
+		ClientAuth:       tls.RequestClientCert,
+		VerifyConnection: ca.VerifyAgent,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return ca.ServerCertificate(names)
+		},
+	}
+	cfg.GetConfigForClient = withIssuers(cfg.Clone(), ca)
+	return cfg
+}
+
+// reportLimits says once a minute in the log whom limits have turned away: each
+// by itself would fill it.
+func (s *Server) reportLimits(ctx context.Context, strangers *limit.Strangers, handshakes *limit.Handshakes) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for requests, displaced := int64(0), int64(0); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r, d := strangers.TurnedAway(), handshakes.Displaced()
+		if r != requests || d != displaced {
+			s.Log.WarnContext(ctx, "somebody asks more than strangers may: see docs/limits.md", "requests_refused", r-requests, "handshakes_displaced", d-displaced, "handshakes_failed", handshakes.Failed())
+		}
+		requests, displaced = r, d
+	}
+}
+
+// serve answers requests until ctx ends, then lets those under way finish.
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, base string) error {
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: s.Config.handshakeTimeout(),
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13,
-			// Whose certificate has ended is told so in words, and may recover.
-			ClientAuth:       tls.RequestClientCert,
-			VerifyConnection: ca.VerifyAgent,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return ca.ServerCertificate(names)
-			},
-		},
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: protocols}, // the listener has spoken it
 		// A peer that is gone without a word is noticed by pings, so that
 		// its link ends and its tasks are not sent into the void.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second, MaxConcurrentStreams: 100},
 	}
-	srv.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
-	srv.TLSConfig.GetConfigForClient = withIssuers(srv.TLSConfig.Clone(), ca)
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
@@ -247,7 +282,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, ca *
 	if s.Ready != nil {
 		s.Ready(base)
 	}
-	if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped

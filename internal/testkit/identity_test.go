@@ -130,15 +130,15 @@ func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string, capabiliti
 	if len(capabilities) == 0 {
 		capabilities = []string{"docker.deploy"}
 	}
-	return registered(t, cp, api.RegisterRequest{Name: name, Capabilities: capabilities})
+	return registered(t, cp, cp.Token(), api.RegisterRequest{Name: name, Capabilities: capabilities})
 }
 
-// registered is newHandmade for one that says more of itself.
-func registered(t testing.TB, cp *testkit.ControlPlane, req api.RegisterRequest) *handmade {
+// registered registers an agent with a new key.
+func registered(t testing.TB, cp *testkit.ControlPlane, token string, req api.RegisterRequest) *handmade {
 	t.Helper()
 	h := &handmade{cp: cp, key: newKey(t)}
 	req.CSR = csr(t, h.key)
-	status, body := register(t, cp, cp.Token(), req)
+	status, body := register(t, cp, token, req)
 	if status != http.StatusOK {
 		t.Fatalf("register: %d %s", status, body)
 	}

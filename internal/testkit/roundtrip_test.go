@@ -327,7 +327,7 @@ var tripsOfAgents = []row{
 		w.refused(err, 401, "token_refused")
 		err = w.call(w.Context(), w.transport, http.MethodPost, "/api/v1/agents/register", map[string]string{api.HeaderRegistrationToken: w.cp.Token()}, req, nil)
 		w.refused(err, 409, "name_taken")
-		err = w.call(w.Context(), w.transport, http.MethodPost, "/api/v1/agents/register", map[string]string{api.HeaderProtocolVersion: "99"}, req, nil)
+		err = w.call(w.Context(), w.transport, http.MethodPost, "/api/v1/agents/register", map[string]string{api.HeaderProtocolVersion: "99", api.HeaderRegistrationToken: w.cp.Token()}, req, nil)
 		w.refused(err, 400, "protocol_version")
 	}, ""},
 	{"agent.renew", func(w *trip) {

@@ -85,7 +85,7 @@ func TestCarriersBringASealedTask(t *testing.T) {
 	t.Parallel()
 	onEachCarrier(t, func(t *testing.T, l *linked) {
 		key, other := newPrivateKey(t), newPrivateKey(t)
-		l.handmade = registered(t, l.cp, api.RegisterRequest{Name: "sealing", Capabilities: []string{"docker"}, EncryptionPublicKey: key.Public().Text()})
+		l.handmade = registered(t, l.cp, l.cp.Token(), api.RegisterRequest{Name: "sealing", Capabilities: []string{"docker"}, EncryptionPublicKey: key.Public().Text()})
 		if _, err := l.cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "sealed-box", Kind: "docker", Agent: l.id}); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestSignedBytesInJSON(t *testing.T) {
 		if sealing {
 			req.EncryptionPublicKey = key.Public().Text()
 		}
-		h := registered(t, cp, req)
+		h := registered(t, cp, cp.Token(), req)
 		if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{
 			Name: "box-" + name, Kind: "docker", Agent: h.id, Environment: "<prod> & é \u2028",
 		}); err != nil {

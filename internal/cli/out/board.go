@@ -63,11 +63,7 @@ func (b *Board) Keep() { b.drawn = 0 }
 
 // Lines makes the lines of a table, for a board.
 func (t *Table) Lines(s Style) []string {
-	heading := make([]string, len(t.heading))
-	for i, h := range t.heading {
-		heading[i] = s.Faint(h)
-	}
 	var text strings.Builder
-	columns(&text, append([][]string{heading}, t.rows...))
+	columns(&text, t.fit(s))
 	return strings.Split(strings.TrimRight(text.String(), "\n"), "\n")
 }

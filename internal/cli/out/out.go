@@ -46,8 +46,11 @@ func (s *IO) Printf(format string, args ...any) { fmt.Fprintf(s.Out, format, arg
 // Println writes a line of data.
 func (s *IO) Println(args ...any) { fmt.Fprintln(s.Out, args...) }
 
-// Notef writes a line for the person beside the data.
-func (s *IO) Notef(format string, args ...any) { fmt.Fprintf(s.Err, format+"\n", args...) }
+// Notef writes a line for the person beside the data. What others said in it is
+// made fit to be shown, as Plain does.
+func (s *IO) Notef(format string, args ...any) {
+	fmt.Fprintln(s.Err, s.ErrStyle.fitLines(fmt.Sprintf(format, args...), "\n"))
+}
 
 // Ask asks a question that is answered by yes or no; anything but yes is no.
 func (s *IO) Ask(format string, args ...any) (bool, error) {

@@ -55,15 +55,42 @@ func TestBytes(t *testing.T) {
 func TestTableAlignsWhatIsColouredAndWide(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	s := &IO{Out: &b}
+	s := &IO{Out: &b, OutStyle: Style{On: true}}
 	table := NewTable("A", "B", "C")
-	table.Row(Style{On: true}.Good("ok"), "日本", "x")
+	table.Row(s.OutStyle.Good("ok"), "日本", "x")
 	table.Row("longer", "", "two\nlines")
 	table.Row("last", "", "")
 	s.Table(table, "")
-	want := "A       B     C\n\x1b[32mok\x1b[m      日本  x\nlonger        two\\nlines\nlast\n"
+	faint := s.OutStyle.Faint
+	want := faint("A") + "       " + faint("B") + "     " + faint("C") + "\n\x1b[32mok\x1b[m      日本  x\nlonger        two\\nlines\nlast\n"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Whatever others have called things, a terminal is not moved by it: what is
+// left of escapes are colours, where there are any.
+func TestNothingPlaysWithTheTerminal(t *testing.T) {
+	t.Parallel()
+	hostile := "a\x1b]0;title\a\x1b[2J\x1b[1;1H\u009b31m\r\b\x00\x7f\u202eb\u2066\u2028\x1b[31mred\n\x1bc"
+	for _, on := range []bool{true, false} {
+		var data, beside bytes.Buffer
+		s := &IO{Out: &data, Err: &beside, OutStyle: Style{on}, ErrStyle: Style{on}}
+		table := NewTable("A", "B")
+		table.Row(hostile, s.OutStyle.Bad("bad"))
+		s.Table(table, "")
+		s.NoteTable(table)
+		s.Pairs([2]string{"Name", hostile})
+		s.Notef("it says %s", hostile)
+		shown := data.String() + beside.String() + strings.Join(table.Lines(s.OutStyle), "\n")
+		if on != strings.Contains(shown, "\x1b[31m") {
+			t.Errorf("colours %t: %q", on, shown)
+		}
+		for _, r := range colours.ReplaceAllString(shown, "") {
+			if r != '\n' && Plain(string(r)) != string(r) {
+				t.Errorf("colours %t: %q is shown in %q", on, r, shown)
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -32,8 +33,14 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 			_ = writer.Write(w, r, rpcError(err)) // the caller is gone otherwise
 			return
 		}
+		// From here on a stream lasts as long as it lasts.
+		control := http.NewResponseController(w)
+		if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
+			_ = writer.Write(w, r, rpcError(err)) // as above
+			return
+		}
 		ctx := context.WithValue(r.Context(), agentKey{}, agent)
-		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, controlKey{}, http.NewResponseController(w))))
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, controlKey{}, control)))
 	})
 }
 
@@ -71,9 +78,21 @@ func (c grpcConn) Send(f *stellav1.ConnectResponse) error { return c.stream.Send
 func (c grpcConn) Recv(take func(*stellav1.ConnectRequest) error) error {
 	f, err := c.stream.Receive()
 	if err != nil {
-		return err
+		return frameError(err)
 	}
 	return take(f)
+}
+
+// frameError says what is wrong with a frame that is not taken; every other end
+// of a stream stays what it is.
+func frameError(err error) error {
+	switch connect.CodeOf(err) { //nolint:exhaustive // these two are said of frames
+	case connect.CodeResourceExhausted:
+		return fault.Wrap(err, fault.TooLarge, "frame_too_large", fmt.Sprintf("a frame of more than %d bytes is not taken", maxFrame))
+	case connect.CodeInvalidArgument:
+		return fault.Wrap(err, fault.Invalid, "frame_malformed", "a message of the stream is no frame")
+	}
+	return err
 }
 
 // Stop and Cut give the stream, and only it, a deadline that has passed; to a
@@ -111,7 +130,7 @@ func rpcError(err error) error {
 		code = connect.CodeDeadlineExceeded
 	case fault.Unavailable:
 		code = connect.CodeUnavailable
-	case fault.UnsupportedVersion, fault.UpgradeRequired:
+	case fault.UnsupportedVersion, fault.UpgradeRequired, fault.Unsupported:
 		code = connect.CodeFailedPrecondition
 	}
 	ce := connect.NewError(code, errors.New(f.Message))

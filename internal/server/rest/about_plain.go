@@ -17,20 +17,20 @@ func (s *Server) describePlain(doc *huma.OpenAPI) {
 	status := func() map[string]*huma.MediaType {
 		return map[string]*huma.MediaType{"application/json": {Schema: schemaOf[api.ServerStatus](doc)}}
 	}
-	health := plainOperation("/healthz", "server.health", "Say that the server runs", anybody)
+	health := s.plainOperation("/healthz", "server.health", "Say that the server runs", anybody)
 	health.Responses["200"] = &huma.Response{Content: status()}
 	doc.AddOperation(&health)
-	ready := plainOperation("/readyz", "server.ready", "Say whether the server can do its work", anybody)
+	ready := s.plainOperation("/readyz", "server.ready", "Say whether the server can do its work", anybody)
 	ready.Responses["200"] = &huma.Response{Content: status()}
 	doc.AddOperation(&ready)
 
-	root := plainOperation("/pki/ca.pem", "server.root-certificate", "Get the root certificate", anybody)
+	root := s.plainOperation("/pki/ca.pem", "server.root-certificate", "Get the root certificate", anybody)
 	root.Responses["200"] = &huma.Response{Description: "The certificate.", Content: map[string]*huma.MediaType{
 		"application/x-pem-file": {Schema: &huma.Schema{Type: huma.TypeString, Description: "One certificate in PEM."}, Example: exampleRegisterResponse().CACertificate},
 	}}
 	doc.AddOperation(&root)
 
-	list := plainOperation("/pki/crl", "server.crl", "Get the list of revoked certificates", anybody)
+	list := s.plainOperation("/pki/crl", "server.crl", "Get the list of revoked certificates", anybody)
 	list.Parameters = []*huma.Param{{
 		Name: "authority", In: "query", Description: "The id of the authority whose intermediate signs it; the one that issues when left out.",
 		Schema: &huma.Schema{Type: huma.TypeString}, Example: "0f1e2d3c4b5a6978",
@@ -40,7 +40,7 @@ func (s *Server) describePlain(doc *huma.OpenAPI) {
 	}}
 	doc.AddOperation(&list)
 
-	stream := plainOperation("/api/v1/agents/{id}/task-stream", "agent.task-stream", "Open the agent's task stream (WebSocket)", agentSelf)
+	stream := s.plainOperation("/api/v1/agents/{id}/task-stream", "agent.task-stream", "Open the agent's task stream (WebSocket)", agentSelf)
 	text := &huma.Schema{Type: huma.TypeString}
 	stream.Parameters = []*huma.Param{
 		{Name: "id", In: "path", Required: true, Description: "The agent's id.", Schema: text},
@@ -59,8 +59,8 @@ func (s *Server) describePlain(doc *huma.OpenAPI) {
 // plainKey marks an operation that is not huma's.
 const plainKey = "stella.plain"
 
-func plainOperation(path, id, summary string, who need) huma.Operation {
-	op := operation(http.MethodGet, path, id, summary, who)
+func (s *Server) plainOperation(path, id, summary string, who need) huma.Operation {
+	op := s.operation(http.MethodGet, path, id, summary, who)
 	op.Metadata[plainKey] = true
 	op.DefaultStatus = http.StatusOK
 	op.Responses = map[string]*huma.Response{}

@@ -42,26 +42,26 @@ func (r *registration) Resolve(ctx huma.Context) []error {
 // agentCalls adds what agents call. Unknown fields are let pass here: an agent
 // may be newer than its server.
 func (s *Server) agentCalls() {
-	handle(s, operation(http.MethodPost, "/api/v1/agents/register", "agent.register", "Register an agent and get its certificate", anybody),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/register", "agent.register", "Register an agent and get its certificate", registrant),
 		func(ctx context.Context, in *registration) (api.RegisterResponse, error) {
 			return s.register(ctx, in)
 		})
 
-	handle(s, operation(http.MethodPost, "/api/v1/agents/token", "agent.token", "Get a token for task endpoints, bound to the client certificate", agentAny),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/token", "agent.token", "Get a token for task endpoints, bound to the client certificate", agentAny),
 		func(ctx context.Context, _ *none) (api.AgentToken, error) {
 			a := agent(ctx)
 			token, err := s.tokens.AgentToken(a.TenantID, a.ID, a.CertificateFingerprint, agentTokenLife*1e9)
 			return api.AgentToken{Token: token, ExpiresIn: agentTokenLife}, err
 		})
 
-	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/certificate", "agent.renew", "Get the agent's next certificate", agentRenewing),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/certificate", "agent.renew", "Get the agent's next certificate", agentRenewing),
 		func(ctx context.Context, in *renewal) (api.CertificateResponse, error) { return s.renew(ctx, in) })
 
 	type beat struct {
 		IDPath
 		Body api.HeartbeatRequest
 	}
-	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/heartbeat", "agent.heartbeat", "Report that the agent is alive, and get its tasks when it holds no stream", agentSelf),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/heartbeat", "agent.heartbeat", "Report that the agent is alive, and get its tasks when it holds no stream", agentSelf),
 		func(ctx context.Context, in *beat) (api.HeartbeatResponse, error) {
 			return s.heartbeat(ctx, agent(ctx), &in.Body)
 		})
@@ -74,7 +74,7 @@ func (s *Server) agentCalls() {
 		TaskPath
 		Body api.CompleteRequest
 	}
-	op := operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/complete", "agent.complete", "Report how a task ended", agentTask)
+	op := s.operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/complete", "agent.complete", "Report how a task ended", agentTask)
 	op.MaxBodyBytes = 4 << 20
 	handle(s, op, func(ctx context.Context, in *completion) (api.CompleteResponse, error) {
 		ref, err := s.attempt(ctx, in.TaskID, in.Body.Attempt)
@@ -97,7 +97,7 @@ func (s *Server) agentCalls() {
 		TaskPath
 		Body api.LogRequest
 	}
-	op = operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/logs", "agent.logs", "Send log entries of a task", agentTask)
+	op = s.operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/logs", "agent.logs", "Send log entries of a task", agentTask)
 	op.MaxBodyBytes = 4 << 20
 	handle(s, op, func(ctx context.Context, in *logs) (api.LogResponse, error) {
 		ref, err := s.attempt(ctx, in.TaskID, in.Body.Attempt)
@@ -152,10 +152,7 @@ func (s *Server) attempt(ctx context.Context, taskID string, said int64) (task.R
 }
 
 func (s *Server) register(ctx context.Context, in *registration) (api.RegisterResponse, error) {
-	if err := checkVersion(in.Version); err != nil {
-		return api.RegisterResponse{}, err
-	}
-	caller := enroll.Caller{Token: in.Token, Remote: in.remote}
+	caller := s.registrationCaller(in.Token, in.remote)
 	if in.cs != nil && len(in.cs.PeerCertificates) > 0 {
 		a, err := s.Identify(ctx, in.cs)
 		if err == nil {
@@ -165,6 +162,9 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 		}
 	}
 	reg, err := s.Enroll.Register(ctx, caller, in.Body)
+	if fault.CodeOf(err) == "token_refused" {
+		err = s.refused(in.remote, err)
+	}
 	if err != nil {
 		return api.RegisterResponse{}, err
 	}

@@ -21,7 +21,7 @@ func (s *Server) agents() {
 		Environment string   `query:"environment" maxLength:"255" doc:"Only agents of this environment."`
 		Label       []string `query:"label,explode" doc:"Only what has this label, as in key=value; may come several times."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer), fleet.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/agents", "agent.list", "List agents", viewer), fleet.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*fleet.Agent, error) {
 			want, err := labels(in.Label)
 			if err != nil {
@@ -40,7 +40,7 @@ func (s *Server) agents() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),
 		func(ctx context.Context, in *IDPath) (api.Agent, error) {
 			return s.oneAgent(s.Fleet.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
@@ -49,12 +49,12 @@ func (s *Server) agents() {
 		IDPath
 		Body api.AgentUpdate
 	}
-	handle(s, operation(http.MethodPut, "/api/v1/agents/{id}", "agent.update", "Change an agent's labels or capabilities", operator),
+	handle(s, s.operation(http.MethodPut, "/api/v1/agents/{id}", "agent.update", "Change an agent's labels or capabilities", operator),
 		func(ctx context.Context, in *update) (api.Agent, error) {
 			return s.oneAgent(s.Fleet.Update(ctx, principal(ctx).TenantID, in.ID, in.Body.Labels, in.Body.Capabilities))
 		})
 
-	handle(s, operation(http.MethodDelete, "/api/v1/agents/{id}", "agent.delete", "Delete an agent; its certificate is worth nothing from then on", admin),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/agents/{id}", "agent.delete", "Delete an agent; its certificate is worth nothing from then on", admin),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			_, err := s.Fleet.Delete(ctx, principal(ctx).TenantID, in.ID)
 			return deleted, err
@@ -68,7 +68,7 @@ func (s *Server) agents() {
 		{"deactivate", "Give an agent no more tasks", s.Fleet.Deactivate},
 		{"revoke", "End an agent's identity for good", s.Fleet.Revoke},
 	} {
-		handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/"+move.verb, "agent."+move.verb, move.summary, admin),
+		handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/"+move.verb, "agent."+move.verb, move.summary, admin),
 			func(ctx context.Context, in *IDPath) (api.Agent, error) {
 				return s.oneAgent(move.do(ctx, principal(ctx).TenantID, in.ID))
 			})

@@ -29,7 +29,7 @@ func (s *Server) artifacts() {
 		Page
 		Name string `query:"name" maxLength:"255" doc:"Only those of this name."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/artifacts", "artifact.list", "List artifacts, the newest first", viewer), artifact.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/artifacts", "artifact.list", "List artifacts, the newest first", viewer), artifact.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*artifact.Artifact, error) {
 			return s.Artifacts.List(ctx, principal(ctx).TenantID, artifact.Filter{Name: in.Name, Query: q, Limit: in.Limit})
 		},
@@ -41,7 +41,7 @@ func (s *Server) artifacts() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/artifacts/{digest}", "artifact.get", "Show an artifact, and what uses it", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/artifacts/{digest}", "artifact.get", "Show an artifact, and what uses it", viewer),
 		func(ctx context.Context, in *ArtifactPath) (api.Artifact, error) {
 			a, uses, err := s.Artifacts.Get(ctx, principal(ctx).TenantID, in.Digest)
 			if err != nil {
@@ -54,7 +54,7 @@ func (s *Server) artifacts() {
 			return v, nil
 		})
 
-	handle(s, operation(http.MethodDelete, "/api/v1/artifacts/{digest}", "artifact.delete", "Forget an artifact that nothing needs", operator),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/artifacts/{digest}", "artifact.delete", "Forget an artifact that nothing needs", operator),
 		func(ctx context.Context, in *DigestPath) (api.Deleted, error) {
 			return deleted, s.Artifacts.Remove(ctx, principal(ctx).TenantID, in.Digest)
 		})
@@ -63,7 +63,7 @@ func (s *Server) artifacts() {
 		ArtifactPath
 		Ranges
 	}
-	op := operation(http.MethodGet, "/api/v1/artifacts/{digest}/content", "artifact.content", "Get an artifact's bytes", viewer)
+	op := s.operation(http.MethodGet, "/api/v1/artifacts/{digest}/content", "artifact.content", "Get an artifact's bytes", viewer)
 	content(&op)
 	huma.Register(s.huma, op, func(ctx context.Context, in *contentQuery) (*huma.StreamResponse, error) {
 		a, err := s.Artifacts.Complete(ctx, principal(ctx).TenantID, in.Digest)
@@ -79,7 +79,7 @@ func (s *Server) artifacts() {
 		DigestPath
 		Ranges
 	}
-	own := operation(http.MethodGet, "/api/v1/agents/{id}/tasks/{taskId}/artifacts/{digest}", "agent.artifact", "Get the bytes of an artifact that a task was made with", agentTask)
+	own := s.operation(http.MethodGet, "/api/v1/agents/{id}/tasks/{taskId}/artifacts/{digest}", "agent.artifact", "Get the bytes of an artifact that a task was made with", agentTask)
 	content(&own)
 	huma.Register(s.huma, own, func(ctx context.Context, in *agentQuery) (*huma.StreamResponse, error) {
 		g := agent(ctx)

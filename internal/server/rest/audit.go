@@ -20,7 +20,7 @@ type Audit interface {
 // auditLog adds what admins ask of the audit log.
 func (s *Server) auditLog() {
 	type listQuery struct{ Page }
-	list(s, operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin), access.AuditSchema,
+	list(s, s.operation(http.MethodGet, "/api/v1/audit", "audit.list", "List what was changed, the newest first", admin), access.AuditSchema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*access.Event, error) {
 			return s.Audit.AuditEvents(ctx, principal(ctx).TenantID, access.Filter{Query: q, Limit: in.Limit})
 		},
@@ -39,7 +39,7 @@ func (s *Server) auditLog() {
 	// Like the listing, for admins: what is told of is the log's own content,
 	// and to verify a long one is work for the server. Who may read a log may
 	// verify it, as with other keepers of logs.
-	handle(s, operation(http.MethodGet, "/api/v1/audit/verify", "audit.verify", "Verify that the audit log is as it was written", admin),
+	handle(s, s.operation(http.MethodGet, "/api/v1/audit/verify", "audit.verify", "Verify that the audit log is as it was written", admin),
 		func(ctx context.Context, in *verifyQuery) (api.AuditVerification, error) {
 			var req access.VerifyRequest
 			for _, m := range []struct {

@@ -38,6 +38,7 @@ const (
 	agentAny                  // any agent, by client certificate
 	agentTask                 // the agent that the path names, with a token for the task too
 	agentOrViewer             // the agent that the path names, or a viewer
+	registrant                // whoever has a registration token, or any agent, by client certificate
 )
 
 var roles = map[need]api.Role{viewer: api.RoleViewer, operator: api.RoleOperator, admin: api.RoleAdmin}
@@ -48,7 +49,6 @@ type (
 	principalKey struct{}
 	agentKey     struct{}
 	claimsKey    struct{}
-	remoteKey    struct{}
 )
 
 func principal(ctx context.Context) *access.Principal {
@@ -63,7 +63,6 @@ func agent(ctx context.Context) *fleet.Agent {
 
 // authorise is the one place where it is decided who may call what.
 func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
-	ctx = huma.WithValue(ctx, remoteKey{}, ctx.RemoteAddr())
 	want, _ := ctx.Operation().Metadata[needKey].(need)
 	if want == agentOrViewer {
 		// Whoever shows a token is a person, also over an agent's connection.
@@ -76,20 +75,22 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 	case anybody:
 	case viewer, operator, admin:
 		var p *access.Principal
-		if p, err = s.person(ctx, roles[want]); err == nil {
+		if p, err = s.person(ctx, roles[want]); p != nil {
 			ctx = huma.WithValue(ctx, principalKey{}, p)
 		}
+	case registrant:
+		err = s.registrant(ctx)
 	case agentSelf, agentRenewing, agentAny, agentTask:
-		if err = checkVersion(ctx.Header(api.HeaderProtocolVersion)); err != nil {
+		var a *fleet.Agent
+		if a, err = s.known(ctx.Context(), ctx.TLS(), ctx.RemoteAddr(), want == agentRenewing); err != nil {
 			break
 		}
-		var a *fleet.Agent
-		if a, err = s.identify(ctx.Context(), ctx.TLS(), want == agentRenewing); err != nil {
+		if err = checkVersion(ctx.Header(api.HeaderProtocolVersion)); err != nil {
 			break
 		}
 		ctx = huma.WithValue(ctx, agentKey{}, a)
 		if id := ctx.Param("id"); want != agentAny && id != a.ID {
-			err = notYourIdentity(a, id)
+			err = s.notYourIdentity(ctx.Context(), a, id, ctx.Operation().OperationID, ctx.RemoteAddr())
 			break
 		}
 		if want == agentTask {
@@ -101,11 +102,27 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 	default:
 		err = fault.New(fault.Forbidden, "forbidden", "nobody may call this")
 	}
+	if err == nil {
+		err = plainBody(ctx)
+	}
 	if err != nil {
 		s.refuse(ctx, err)
+		if p := principal(ctx.Context()); p != nil && ctx.Method() != http.MethodGet {
+			s.note(ctx, p, objectInPath(ctx), "denied", fault.CodeOf(err))
+		}
 		return
 	}
 	next(ctx)
+}
+
+// plainBody refuses a body that is packed: what a few bytes would become in
+// memory, nobody knows before it has.
+func plainBody(ctx huma.Context) error {
+	if how := ctx.Header("Content-Encoding"); how != "" && !strings.EqualFold(how, "identity") {
+		ctx.SetHeader("Accept-Encoding", "identity") // RFC 9110, section 12.5.3
+		return fault.New(fault.Unsupported, "unsupported_media_type", "a body in the Content-Encoding %q is not read here: send it as it is", clip(how))
+	}
+	return nil
 }
 
 func (s *Server) refuse(ctx huma.Context, err error) {
@@ -113,8 +130,8 @@ func (s *Server) refuse(ctx huma.Context, err error) {
 		s.log.ErrorContext(ctx.Context(), "request was not authorised", "operation", ctx.Operation().OperationID, "error", err)
 	}
 	p := problemOf(err)
-	if p.Status == http.StatusUnauthorized {
-		ctx.SetHeader("WWW-Authenticate", `Bearer realm="stella"`)
+	for name := range p.header {
+		ctx.SetHeader(name, p.header.Get(name))
 	}
 	if p.Status == http.StatusForbidden {
 		// Somebody who was cut off must not keep a connection that was
@@ -132,18 +149,20 @@ func bearer(header string) string {
 	return strings.TrimSpace(token)
 }
 
+// person returns whose API token a request shows, also when their role does not
+// suffice.
 func (s *Server) person(ctx huma.Context, role api.Role) (*access.Principal, error) {
 	token := bearer(ctx.Header("Authorization"))
 	if token == "" {
-		return nil, fault.New(fault.Unauthenticated, "unauthenticated",
-			"this needs an API token in the header Authorization: Bearer stl_…; `stella login` keeps one for you")
+		return nil, s.anonymous(ctx.RemoteAddr(), fault.New(fault.Unauthenticated, "unauthenticated",
+			"this needs an API token in the header Authorization: Bearer stl_…; `stella login` keeps one for you"))
 	}
 	p, err := s.access.Authenticate(ctx.Context(), token)
 	if err != nil {
-		return nil, err
+		return nil, s.refused(ctx.RemoteAddr(), err)
 	}
 	if !p.May(role) {
-		return nil, fault.New(fault.Forbidden, "role_missing",
+		return p, fault.New(fault.Forbidden, "role_missing",
 			"this needs the role %s, and the token %q has the role %s: ask an admin for another (`stella token create --role %s`)", role, p.Name, p.Role, role)
 	}
 	return p, nil
@@ -213,21 +232,30 @@ func certificateEnded(cert *x509.Certificate, now time.Time, recovering bool) er
 // IdentifySelf returns the agent whose client certificate a request shows, if
 // it is the one that the path names; any agent where the path names none.
 func (s *Server) IdentifySelf(r *http.Request) (*fleet.Agent, error) {
-	if err := checkVersion(r.Header.Get(api.HeaderProtocolVersion)); err != nil {
-		return nil, err
-	}
-	a, err := s.Identify(r.Context(), r.TLS)
+	a, err := s.known(r.Context(), r.TLS, r.RemoteAddr, false)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkVersion(r.Header.Get(api.HeaderProtocolVersion)); err != nil {
+		return nil, err
+	}
 	if id := r.PathValue("id"); id != "" && id != a.ID {
-		return nil, notYourIdentity(a, id)
+		return nil, s.notYourIdentity(r.Context(), a, id, "agent.task-stream", r.RemoteAddr)
 	}
 	return a, nil
 }
 
-func notYourIdentity(a *fleet.Agent, id string) error {
-	return fault.New(fault.Forbidden, "not_your_identity", "the client certificate is of agent %s, which may not act as agent %s", a.ID, clip(id))
+// notYourIdentity refuses an agent that speaks as another one, which an honest
+// one never does, and has it noted. An agent that does so all the time does not
+// fill the log.
+func (s *Server) notYourIdentity(ctx context.Context, a *fleet.Agent, id, operation, remote string) error {
+	err := fault.New(fault.Forbidden, "not_your_identity", "the client certificate is of agent %s, which may not act as agent %s", a.ID, clip(id))
+	if s.Strangers.Refused("agent:"+a.ID) == nil {
+		s.Audit.Audit(context.WithoutCancel(ctx), access.Event{
+			TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: operation, Object: clip(id), Remote: remote, Outcome: "denied", Detail: err.Code,
+		})
+	}
+	return err
 }
 
 // Refuse answers a request outside the API's operations that is not let in.

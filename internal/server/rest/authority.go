@@ -29,14 +29,14 @@ func (s *Server) authority() {
 		}
 		return *v, nil
 	}
-	handle(s, operation(http.MethodGet, "/api/v1/ca", "ca.status", "Show the certificate authority, and who has followed its rotation", admin),
+	handle(s, s.operation(http.MethodGet, "/api/v1/ca", "ca.status", "Show the certificate authority, and who has followed its rotation", admin),
 		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Status) })
-	handle(s, operation(http.MethodPost, "/api/v1/ca/prepare", "ca.prepare", "Make the next certificate authority, and have it trusted", admin),
+	handle(s, s.operation(http.MethodPost, "/api/v1/ca/prepare", "ca.prepare", "Make the next certificate authority, and have it trusted", admin),
 		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Prepare) })
-	handle(s, operation(http.MethodPost, "/api/v1/ca/activate", "ca.activate", "Have the next certificate authority issue", admin),
+	handle(s, s.operation(http.MethodPost, "/api/v1/ca/activate", "ca.activate", "Have the next certificate authority issue", admin),
 		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Activate) })
 	type retire struct{ Body api.CARetireRequest }
-	handle(s, operation(http.MethodPost, "/api/v1/ca/retire", "ca.retire", "End the trust in the certificate authority before", admin),
+	handle(s, s.operation(http.MethodPost, "/api/v1/ca/retire", "ca.retire", "End the trust in the certificate authority before", admin),
 		func(ctx context.Context, in *retire) (api.CAStatus, error) {
 			return answer(ctx, func(ctx context.Context) (*api.CAStatus, error) { return s.Rotation.Retire(ctx, in.Body.LoseDead) })
 		})

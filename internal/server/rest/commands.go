@@ -20,7 +20,7 @@ func (s *Server) commands() {
 		CommandID string `path:"commandId" maxLength:"64" doc:"The command's id."`
 		Body      *api.CommandAck
 	}
-	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/commands/{commandId}/ack", "command.ack", "Say how a command ended", agentSelf),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/commands/{commandId}/ack", "command.ack", "Say how a command ended", agentSelf),
 		func(ctx context.Context, in *ackPath) (api.CommandAckResponse, error) {
 			ack := api.CommandAck{}
 			if in.Body != nil {
@@ -44,7 +44,7 @@ func (s *Server) sendCommands() {
 		IDPath
 		Body api.CommandRequest
 	}
-	op := operation(http.MethodPost, "/api/v1/agents/{id}/commands", "command.send", "Send a command to an agent", operator)
+	op := s.operation(http.MethodPost, "/api/v1/agents/{id}/commands", "command.send", "Send a command to an agent", operator)
 	op.DefaultStatus = http.StatusAccepted
 	handle(s, op, func(ctx context.Context, in *toAgent) (api.Command, error) {
 		return send(ctx, command.Recipient{Scope: api.ScopeAgent, Name: in.ID}, in.Body)
@@ -54,14 +54,14 @@ func (s *Server) sendCommands() {
 		Group string `path:"group" maxLength:"255" doc:"The group's name."`
 		Body  api.CommandRequest
 	}
-	op = operation(http.MethodPost, "/api/v1/agents/groups/{group}/commands", "command.send-group", "Send a command to the live agents of a group", operator)
+	op = s.operation(http.MethodPost, "/api/v1/agents/groups/{group}/commands", "command.send-group", "Send a command to the live agents of a group", operator)
 	op.DefaultStatus = http.StatusAccepted
 	handle(s, op, func(ctx context.Context, in *toGroup) (api.Command, error) {
 		return send(ctx, command.Recipient{Scope: api.ScopeGroup, Name: in.Group}, in.Body)
 	})
 
 	type toAll struct{ Body api.CommandRequest }
-	op = operation(http.MethodPost, "/api/v1/agents/commands", "command.send-all", "Send a command to all live agents", operator)
+	op = s.operation(http.MethodPost, "/api/v1/agents/commands", "command.send-all", "Send a command to all live agents", operator)
 	op.DefaultStatus = http.StatusAccepted
 	handle(s, op, func(ctx context.Context, in *toAll) (api.Command, error) {
 		return send(ctx, command.Recipient{Scope: api.ScopeAll}, in.Body)
@@ -73,7 +73,7 @@ func (s *Server) showCommands() {
 		Page
 		Type string `query:"type" maxLength:"64" doc:"Only commands of this type."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/commands", "command.list", "List commands, the newest first", viewer), command.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/commands", "command.list", "List commands, the newest first", viewer), command.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*command.Command, error) {
 			return s.Commands.List(ctx, principal(ctx).TenantID, command.Filter{Type: in.Type, Query: q, Limit: in.Limit})
 		},
@@ -91,7 +91,7 @@ func (s *Server) showCommands() {
 		State   api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only recipients in this state."`
 		command *command.Command
 	}
-	list(s, operation(http.MethodGet, "/api/v1/commands/{id}", "command.get", "Show a command and what came of it with each recipient", viewer), command.DeliverySchema,
+	list(s, s.operation(http.MethodGet, "/api/v1/commands/{id}", "command.get", "Show a command and what came of it with each recipient", viewer), command.DeliverySchema,
 		func(ctx context.Context, in *progressQuery, q filter.Query) (_ []*command.Delivery, err error) {
 			tenant := principal(ctx).TenantID
 			if in.command, err = s.Commands.Get(ctx, tenant, in.ID); err != nil {
@@ -115,7 +115,7 @@ func (s *Server) showCommands() {
 		Page
 		State api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only those in this state; pending ones can still be run."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/agents/{id}/commands", "command.list-agent", "List the commands that were sent to an agent, the newest first", agentOrViewer), command.ReceivedSchema,
+	list(s, s.operation(http.MethodGet, "/api/v1/agents/{id}/commands", "command.list-agent", "List the commands that were sent to an agent, the newest first", agentOrViewer), command.ReceivedSchema,
 		func(ctx context.Context, in *ofAgentQuery, q filter.Query) ([]*command.Received, error) {
 			tenant, id, err := s.oneAgentFor(ctx, in.ID)
 			if err != nil {

@@ -59,6 +59,7 @@ Times are RFC 3339 in UTC. A field that is empty and optional is left out. Every
 // callers says in words who may call an operation.
 var callers = map[need]string{
 	anybody:       "anybody",
+	registrant:    "whoever has a registration token, and any agent, by its client certificate",
 	viewer:        "API tokens of every role",
 	operator:      "API tokens with the role operator or admin",
 	admin:         "API tokens with the role admin",
@@ -172,6 +173,9 @@ func refusal(doc *huma.OpenAPI, status string, codes []string) *huma.Response {
 	}
 	if slices.Contains(codes, "wrong_offset") {
 		r.Headers = map[string]*huma.Param{api.HeaderUploadOffset: {Description: "With `wrong_offset`: where the upload goes on.", Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64"}}}
+	}
+	if number == http.StatusTooManyRequests {
+		r.Headers = map[string]*huma.Param{"Retry-After": {Description: "In how many seconds to try again.", Schema: &huma.Schema{Type: huma.TypeInteger}}}
 	}
 	if number == http.StatusUnauthorized {
 		r.Headers = map[string]*huma.Param{"WWW-Authenticate": {Description: "How to say who calls.", Schema: &huma.Schema{Type: huma.TypeString}}}

@@ -77,7 +77,7 @@ func (s *Server) documents() {
 		"-3.0.json": s.lazily("application/openapi+json", (*huma.OpenAPI).Downgrade),
 		"-3.0.yaml": s.lazily("application/openapi+yaml", (*huma.OpenAPI).DowngradeYAML),
 	} {
-		s.mux.HandleFunc("GET /api/v1/openapi"+suffix, func(w http.ResponseWriter, r *http.Request) { get().serve(w, r) })
+		s.open("GET /api/v1/openapi"+suffix, func(w http.ResponseWriter, r *http.Request) { get().serve(w, r) })
 	}
 	page := s.lazily("text/html; charset=utf-8", func(d *huma.OpenAPI) ([]byte, error) {
 		text, err := json.Marshal(d)
@@ -86,7 +86,7 @@ func (s *Server) documents() {
 		}
 		return apidocs.Page(text)
 	})
-	s.mux.HandleFunc("GET /docs/api", func(w http.ResponseWriter, r *http.Request) {
+	s.open("GET /docs/api", func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", apidocs.Policy())
 		h.Set("Referrer-Policy", "no-referrer")

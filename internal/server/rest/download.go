@@ -48,7 +48,7 @@ func (s *Server) download(hc huma.Context, a *artifact.Artifact) {
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("Content-Disposition", disposition(a.Name))
 	src := s.Artifacts.Content(ctx, a)
-	http.ServeContent(&rangeRefusal{ResponseWriter: w}, r, "", time.Time{}, &patientContent{src, control})
+	http.ServeContent(&rangeRefusal{ResponseWriter: w}, r, "", time.Time{}, &patientContent{src, control, s.bodyTimeout})
 	// Whoever gets them sees that it was not the end: the length was said.
 	if err := src.Err(); err != nil && ctx.Err() == nil {
 		s.log.ErrorContext(ctx, "an artifact's bytes were not read to their end", "digest", a.Digest, "error", err)
@@ -73,15 +73,16 @@ func baseName(name string) string {
 	return name
 }
 
-// patientContent gives each part that it reads half a minute to be sent: a slow
+// patientContent gives each part that it reads some time to be sent: a slow
 // reader is let be, and one that stands still is not.
 type patientContent struct {
 	io.ReadSeeker
 	control *http.ResponseController
+	stall   time.Duration
 }
 
 func (c *patientContent) Read(p []byte) (int, error) {
-	if err := c.control.SetWriteDeadline(time.Now().Add(bodyStall)); err != nil {
+	if err := c.control.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 		return 0, err
 	}
 	return c.ReadSeeker.Read(p)

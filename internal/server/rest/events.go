@@ -45,7 +45,7 @@ func (s *Server) events() {
 		IDPath
 		LastEventID string `header:"Last-Event-ID" maxLength:"64" doc:"Accepted and not acted upon: what was missed does not come again. Ask for GET …/commands?state=pending."`
 	}
-	op := operation(http.MethodGet, "/api/v1/agents/{id}/events", "agent.events", "Stream an agent's commands (SSE)", agentSelf)
+	op := s.operation(http.MethodGet, "/api/v1/agents/{id}/events", "agent.events", "Stream an agent's commands (SSE)", agentSelf)
 	command := exampleAgentCommand()
 	s.sse(&op, schemaOf[api.AgentCommand](s.huma.OpenAPI()), sseText(exampleEvent().ID, command.Type, raw(command)))
 	huma.Register(s.huma, op, func(ctx context.Context, _ *agentQuery) (*huma.StreamResponse, error) {
@@ -64,7 +64,7 @@ func (s *Server) events() {
 		Agent       string   `query:"agent" maxLength:"255" doc:"Only what happened to this agent (id or name), and to what it works on."`
 		LastEventID string   `header:"Last-Event-ID" maxLength:"64" doc:"Accepted and not acted upon: what was missed does not come again."`
 	}
-	op = operation(http.MethodGet, "/api/v1/events", "event.list", "Stream what happens (SSE)", viewer)
+	op = s.operation(http.MethodGet, "/api/v1/events", "event.list", "Stream what happens (SSE)", viewer)
 	s.sse(&op, schemaOf[api.Event](s.huma.OpenAPI()), sseText(exampleEvent().ID, exampleEvent().Kind, raw(exampleEvent())))
 	huma.Register(s.huma, op, func(ctx context.Context, in *peopleQuery) (*huma.StreamResponse, error) {
 		tenant := principal(ctx).TenantID

@@ -15,7 +15,7 @@ func (s *Server) inventory() {
 		Page
 		entries []api.InventoryEntry
 	}
-	list(s, operation(http.MethodGet, "/api/v1/inventory", "inventory.list", "Compare what should run on targets with what runs there", viewer), target.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/inventory", "inventory.list", "Compare what should run on targets with what runs there", viewer), target.Schema,
 		func(ctx context.Context, in *query, q filter.Query) ([]*target.Target, error) {
 			found, err := s.Targets.List(ctx, principal(ctx).TenantID, target.Filter{Query: q, Limit: in.Limit})
 			if err != nil {

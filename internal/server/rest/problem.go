@@ -6,8 +6,11 @@ package rest
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -15,8 +18,16 @@ import (
 	"stella-ops.org/stella/internal/fault"
 )
 
-// problem is api.Problem as huma writes it.
-type problem struct{ api.Problem }
+// problem is api.Problem as huma writes it, with the headers that its status
+// asks for.
+type problem struct {
+	api.Problem
+
+	header http.Header
+}
+
+// GetHeaders implements huma.HeadersError.
+func (p *problem) GetHeaders() http.Header { return p.header }
 
 // GetStatus returns the HTTP status.
 func (p *problem) GetStatus() int { return p.Status }
@@ -37,6 +48,7 @@ var statusOf = map[fault.Kind]int{
 	fault.Unavailable:        http.StatusServiceUnavailable,
 	fault.UnsupportedVersion: http.StatusBadRequest,
 	fault.UpgradeRequired:    http.StatusUpgradeRequired,
+	fault.Unsupported:        http.StatusUnsupportedMediaType,
 }
 
 // problemOf maps an error to what the client sees. What is no fault is
@@ -47,6 +59,9 @@ func problemOf(err error) *problem {
 		return newProblem(http.StatusInternalServerError, "internal", "something went wrong in the server; its log tells more")
 	}
 	p := newProblem(statusOf[f.Kind], f.Code, f.Message)
+	if f.RetryAfter > 0 {
+		p.header.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
+	}
 	for _, field := range f.Fields {
 		p.Errors = append(p.Errors, api.ProblemField{Location: field.Location, Message: field.Message})
 	}
@@ -54,7 +69,11 @@ func problemOf(err error) *problem {
 }
 
 func newProblem(status int, code, detail string) *problem {
-	return &problem{api.Problem{Title: http.StatusText(status), Status: status, Code: code, Detail: detail}}
+	p := &problem{Problem: api.Problem{Title: http.StatusText(status), Status: status, Code: code, Detail: detail}, header: http.Header{}}
+	if status == http.StatusUnauthorized {
+		p.header.Set("WWW-Authenticate", `Bearer realm="stella"`) // RFC 9110, section 11.6.1
+	}
+	return p
 }
 
 // codes for what huma itself refuses, before a noun has seen it.
@@ -108,6 +127,7 @@ func humaError(status int, msg string, errs ...error) huma.StatusError {
 
 // writeProblem answers outside huma's handlers.
 func writeProblem(w http.ResponseWriter, p *problem) {
+	maps.Copy(w.Header(), p.header)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client is gone otherwise

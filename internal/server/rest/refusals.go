@@ -72,6 +72,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"422 artifact_missing":         "an artifact that the task needs is not in the store, or not complete",
 	"422 digest_mismatch":          "the content has another digest than was announced; nothing of it is kept",
 	"422 invalid":                  "something in the request is not as it should be; errors says what and where",
+	"429 rate_limited":             "too many requests of this address came without a token or certificate, or with one that is refused; Retry-After says when to try again",
 	"426 websocket_expected":       "the request does not ask for a WebSocket",
 	"500 internal":                 "something went wrong in the server; its log tells more",
 	"503 keyring_unavailable":      "the server cannot read its keys now; its log tells why",
@@ -89,7 +90,7 @@ var sealing = []string{"503 keyring_unavailable", "503 master_key_outdated"}
 // usualRefusals are those that follow from who may call an operation and from
 // what it takes.
 func usualRefusals(who need, op *huma.Operation) []string {
-	keys := []string{"500 internal", "503 store_unavailable"}
+	keys := []string{"429 rate_limited", "500 internal", "503 store_unavailable"}
 	person := []string{"401 unauthenticated"}
 	agent := []string{
 		"400 protocol_version", "401 certificate_missing", "401 certificate_expired", "401 certificate_refused",
@@ -99,8 +100,10 @@ func usualRefusals(who need, op *huma.Operation) []string {
 	switch who {
 	case nobody, anybody:
 		if op.Metadata[plainKey] != nil {
-			return nil // it asks nobody for anything
+			return []string{"429 rate_limited"} // it asks nobody for anything else
 		}
+	case registrant:
+		keys = append(append(keys, agent[1:]...), agent[0], "401 token_missing", "401 token_refused")
 	case viewer:
 		keys = append(keys, person...)
 	case operator, admin:

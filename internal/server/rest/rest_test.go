@@ -2,12 +2,15 @@ package rest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,16 +23,22 @@ import (
 	"stella-ops.org/stella/internal/fault"
 )
 
-// tokens is a store that knows no API token.
+// tokens is a store that knows one API token, goodToken.
 type tokens struct {
 	access.Store
 	failing error
 }
 
 // APITokenByHash implements access.Store.
-func (s *tokens) APITokenByHash(context.Context, string) (*access.APIToken, error) {
+func (s *tokens) APITokenByHash(_ context.Context, hash string) (*access.APIToken, error) {
+	if sum := sha256.Sum256([]byte(goodToken)); hash == hex.EncodeToString(sum[:]) {
+		return &access.APIToken{TenantID: access.DefaultTenant, Name: "tester", Role: api.RoleAdmin, LastUsedAt: time.Now()}, s.failing
+	}
 	return nil, s.failing
 }
+
+// goodToken is an admin's.
+const goodToken = "stl_good"
 
 // audited keeps nothing.
 type audited struct{}
@@ -172,9 +181,10 @@ func TestProblems(t *testing.T) {
 	want := map[fault.Kind]int{
 		fault.Invalid: 422, fault.Unauthenticated: 401, fault.Forbidden: 403, fault.NotFound: 404, fault.Conflict: 409,
 		fault.TooLarge: 413, fault.RateLimited: 429, fault.Timeout: 408, fault.Unavailable: 503, fault.UnsupportedVersion: 400,
+		fault.UpgradeRequired: 426, fault.Unsupported: 415,
 	}
 	cause := errors.New("pq: password authentication failed")
-	for kind := fault.Internal; kind <= fault.UnsupportedVersion; kind++ {
+	for kind := fault.Internal; kind <= fault.Unsupported; kind++ {
 		p := problemOf(fmt.Errorf("read agent: %w", fault.Wrap(cause, kind, "some_code", "the message")))
 		data, err := json.Marshal(p)
 		if err != nil || strings.Contains(string(data), "password") || strings.Contains(string(data), "read agent") {
@@ -228,7 +238,8 @@ func TestHumasOwnErrorsAreProblems(t *testing.T) {
 func TestBadRequestsAreProblems(t *testing.T) {
 	t.Parallel()
 	s := newServer(nil)
-	const register = "/api/v1/agents/register"
+	const tokens = "/api/v1/admin/api-tokens"
+	good := []string{"Authorization", "Bearer " + goodToken}
 	for _, c := range []struct {
 		name, method, path, body string
 		header                   []string
@@ -238,16 +249,16 @@ func TestBadRequestsAreProblems(t *testing.T) {
 		{"unknown path", "GET", "/api/v1/nothing", "", nil, 404, "not_found"},
 		{"the root", "GET", "/", "", nil, 404, "not_found"},
 		{"wrong method", "PATCH", "/api/v1/agents", "", nil, 405, "method_not_allowed"},
-		{"no JSON", "POST", register, `{"name":`, nil, 400, "malformed"},
-		{"no body", "POST", register, ``, nil, 400, "malformed"},
-		{"wrong types", "POST", register, `{"name":5,"csr":"x"}`, nil, 422, "invalid"},
-		{"field missing", "POST", register, `{"name":"a"}`, nil, 422, "invalid"},
-		{"too long", "POST", register, `{"name":"` + strings.Repeat("a", 300) + `","csr":"x"}`, nil, 422, "invalid"},
-		{"another protocol", "POST", register, `{"name":"a","csr":"x"}`, []string{api.HeaderProtocolVersion, "99"}, 400, "protocol_version"},
-		{"another media type", "POST", register, `<a/>`, []string{"Content-Type", "text/xml"}, 415, "unsupported_media_type"},
-		{"too much", "POST", register, `{"name":"` + strings.Repeat("a", maxBody) + `"}`, nil, 413, "too_large"},
+		{"no JSON", "POST", tokens, `{"name":`, nil, 400, "malformed"},
+		{"no body", "POST", tokens, ``, nil, 400, "malformed"},
+		{"wrong types", "POST", tokens, `{"name":5,"role":"viewer"}`, nil, 422, "invalid"},
+		{"field missing", "POST", tokens, `{"name":"a"}`, nil, 422, "invalid"},
+		{"too long", "POST", tokens, `{"name":"` + strings.Repeat("a", 300) + `","role":"viewer"}`, nil, 422, "invalid"},
+		{"a packed body", "POST", tokens, `{"name":"a","role":"viewer"}`, []string{"Content-Encoding", "gzip"}, 415, "unsupported_media_type"},
+		{"another media type", "POST", tokens, `<a/>`, []string{"Content-Type", "text/xml"}, 415, "unsupported_media_type"},
+		{"too much", "POST", tokens, `{"name":"` + strings.Repeat("a", maxBody) + `"}`, nil, 413, "too_large"},
 	} {
-		got := ask(t, s, c.method, c.path, c.body, c.header...)
+		got := ask(t, s, c.method, c.path, c.body, slices.Concat(good, c.header)...)
 		if got.status != c.status || got.Status != c.status || got.Code != c.code || got.Detail == "" || got.Title == "" {
 			t.Errorf("%s: %+v, want %d %s", c.name, got, c.status, c.code)
 		}

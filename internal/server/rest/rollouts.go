@@ -25,7 +25,7 @@ func (c *creation) status() int {
 // rollouts adds deployments to many targets.
 func (s *Server) rollouts() {
 	type request struct{ Body api.RolloutRequest }
-	op := operation(http.MethodPost, "/api/v1/rollouts/preview", "rollout.preview", "Show what a rollout would do", operator)
+	op := s.operation(http.MethodPost, "/api/v1/rollouts/preview", "rollout.preview", "Show what a rollout would do", operator)
 	op.MaxBodyBytes = maxTaskBody
 	handle(s, op, func(ctx context.Context, in *request) (api.RolloutPreview, error) {
 		p := principal(ctx)
@@ -36,7 +36,7 @@ func (s *Server) rollouts() {
 		return *preview, nil
 	})
 
-	op = operation(http.MethodPost, "/api/v1/rollouts", "rollout.create", "Deploy to many targets", operator)
+	op = s.operation(http.MethodPost, "/api/v1/rollouts", "rollout.create", "Deploy to many targets", operator)
 	op.MaxBodyBytes, op.DefaultStatus = maxTaskBody, http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *creation) (api.Rollout, error) {
 		p := principal(ctx)
@@ -46,7 +46,7 @@ func (s *Server) rollouts() {
 	})
 
 	type listQuery struct{ Page }
-	list(s, operation(http.MethodGet, "/api/v1/rollouts", "rollout.list", "List rollouts, the newest first", viewer), rollout.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/rollouts", "rollout.list", "List rollouts, the newest first", viewer), rollout.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*rollout.Rollout, error) {
 			return s.Rollouts.List(ctx, principal(ctx).TenantID, rollout.Filter{Query: q, Limit: in.Limit})
 		},
@@ -58,7 +58,7 @@ func (s *Server) rollouts() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/rollouts/{id}", "rollout.get", "Show a rollout and its targets", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/rollouts/{id}", "rollout.get", "Show a rollout and its targets", viewer),
 		func(ctx context.Context, in *IDPath) (api.Rollout, error) {
 			return shown(s.Rollouts.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
@@ -66,7 +66,7 @@ func (s *Server) rollouts() {
 }
 
 func (s *Server) steerRollouts() {
-	handle(s, operation(http.MethodPost, "/api/v1/rollouts/{id}/pause", "rollout.pause", "Begin no other target for now", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/rollouts/{id}/pause", "rollout.pause", "Begin no other target for now", operator),
 		func(ctx context.Context, in *IDPath) (api.Rollout, error) {
 			p := principal(ctx)
 			return shown(s.Rollouts.Pause(ctx, p.TenantID, in.ID, p.Name))
@@ -75,17 +75,17 @@ func (s *Server) steerRollouts() {
 		IDPath
 		Body *api.RolloutResume
 	}
-	handle(s, operation(http.MethodPost, "/api/v1/rollouts/{id}/resume", "rollout.resume", "Go on with a paused or stopped rollout", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/rollouts/{id}/resume", "rollout.resume", "Go on with a paused or stopped rollout", operator),
 		func(ctx context.Context, in *resume) (api.Rollout, error) {
 			p := principal(ctx)
 			return shown(s.Rollouts.Resume(ctx, p.TenantID, in.ID, p.Name, in.Body != nil && in.Body.RetryFailed))
 		})
-	handle(s, operation(http.MethodPost, "/api/v1/rollouts/{id}/cancel", "rollout.cancel", "End a rollout", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/rollouts/{id}/cancel", "rollout.cancel", "End a rollout", operator),
 		func(ctx context.Context, in *IDPath) (api.Rollout, error) {
 			p := principal(ctx)
 			return shown(s.Rollouts.Cancel(ctx, p.TenantID, in.ID, p.Name))
 		})
-	handle(s, operation(http.MethodPost, "/api/v1/rollouts/{id}/rollback", "rollout.rollback", "Bring a rollout's targets back to what they ran before", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/rollouts/{id}/rollback", "rollout.rollback", "Bring a rollout's targets back to what they ran before", operator),
 		func(ctx context.Context, in *IDPath) (api.Rollout, error) {
 			p := principal(ctx)
 			return shown(s.Rollouts.Rollback(ctx, p.TenantID, in.ID, p.Name))

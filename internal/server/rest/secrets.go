@@ -19,7 +19,7 @@ func (s *Server) secrets() {
 		SecretPath
 		Body api.SecretRequest
 	}
-	handle(s, operation(http.MethodPut, "/api/v1/secrets/{name}", "secret.set", "Give a secret a value", operator),
+	handle(s, s.operation(http.MethodPut, "/api/v1/secrets/{name}", "secret.set", "Give a secret a value", operator),
 		func(ctx context.Context, in *put) (api.Secret, error) {
 			p := principal(ctx)
 			sec, err := s.Secrets.Set(ctx, p.TenantID, p.Name, in.Name, in.Body.Value)
@@ -30,7 +30,7 @@ func (s *Server) secrets() {
 		})
 
 	type listQuery struct{ Page }
-	list(s, operation(http.MethodGet, "/api/v1/secrets", "secret.list", "List secrets", viewer), secret.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/secrets", "secret.list", "List secrets", viewer), secret.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*secret.Secret, error) {
 			return s.Secrets.List(ctx, principal(ctx).TenantID, secret.Filter{Query: q, Limit: in.Limit})
 		},
@@ -42,7 +42,7 @@ func (s *Server) secrets() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/secrets/{name}", "secret.get", "Show what is known of a secret", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/secrets/{name}", "secret.get", "Show what is known of a secret", viewer),
 		func(ctx context.Context, in *SecretPath) (api.Secret, error) {
 			sec, users, err := s.Secrets.Get(ctx, principal(ctx).TenantID, in.Name)
 			if err != nil {
@@ -57,7 +57,7 @@ func (s *Server) secrets() {
 		SecretPath
 		Force bool `query:"force" doc:"Whether to remove it although targets refer to it."`
 	}
-	handle(s, operation(http.MethodDelete, "/api/v1/secrets/{name}", "secret.delete", "Remove a secret", operator),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/secrets/{name}", "secret.delete", "Remove a secret", operator),
 		func(ctx context.Context, in *remove) (api.Deleted, error) {
 			return deleted, s.Secrets.Remove(ctx, principal(ctx).TenantID, in.Name, in.Force)
 		})
@@ -70,7 +70,7 @@ func (s *Server) taskCredentials() {
 		TaskID string `path:"taskId" maxLength:"128" doc:"The task's id."`
 		Body   api.CredentialsRequest
 	}
-	handle(s, operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/credentials", "agent.credentials", "Get a task's credentials again, to undo or finish it after a restart", agentSelf),
+	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/tasks/{taskId}/credentials", "agent.credentials", "Get a task's credentials again, to undo or finish it after a restart", agentSelf),
 		func(ctx context.Context, in *again) (api.TaskCredentials, error) {
 			c, err := s.Tasks.Credentials(ctx, agent(ctx), task.Ref{ID: in.TaskID, Attempt: in.Body.Attempt})
 			if err != nil {

@@ -24,6 +24,7 @@ import (
 	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
+	"stella-ops.org/stella/internal/server/limit"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/target"
 	"stella-ops.org/stella/internal/task"
@@ -86,6 +87,11 @@ type Deps struct {
 	// BaseURL is how agents and people reach the server.
 	BaseURL func() string
 	Version string
+	// Strangers limits who is not known; nil limits nobody.
+	Strangers *limit.Strangers
+	// BodyTimeout is how long a body may take, and a part of an upload; 0 is half
+	// a minute.
+	BodyTimeout time.Duration
 	// Stopping is closed when the server is to stop: streams end then.
 	Stopping <-chan struct{}
 	Now      func() time.Time
@@ -102,7 +108,10 @@ type Server struct {
 	log    *slog.Logger
 	mux    *http.ServeMux
 	huma   huma.API
-	ids    eventIDs
+	// bodyTimeout is how long a body may take; an answer may take four times as
+	// long.
+	bodyTimeout time.Duration
+	ids         eventIDs
 	// document is the API's, complete and not to be changed any more.
 	document func() *huma.OpenAPI
 }
@@ -122,7 +131,7 @@ var hookErrors = sync.OnceFunc(func() { huma.NewError = humaError })
 func New(d Deps) *Server {
 	s := &Server{
 		Deps: d, access: d.Access, names: d.Names, tokens: d.Tokens, now: d.Now, log: d.Log,
-		mux: http.NewServeMux(),
+		mux: http.NewServeMux(), bodyTimeout: cmp.Or(d.BodyTimeout, 30*time.Second),
 	}
 	hookErrors()
 	cfg := huma.DefaultConfig("Stella", d.Version)
@@ -132,9 +141,10 @@ func New(d Deps) *Server {
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""
 	cfg.CreateHooks = nil // no $schema in answers
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"apiToken":  {Type: "http", Scheme: "bearer", Description: "An API token of a person or a script, as in stl_…"},
-		"agentCert": {Type: "mutualTLS", Description: "The client certificate that registration gave to the agent."},
-		"taskToken": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A task's own token, or the agent's, bound to its certificate."},
+		"apiToken":          {Type: "http", Scheme: "bearer", Description: "An API token of a person or a script, as in stl_…"},
+		"agentCert":         {Type: "mutualTLS", Description: "The client certificate that registration gave to the agent."},
+		"registrationToken": {Type: "apiKey", In: "header", Name: api.HeaderRegistrationToken, Description: "A registration token, as in reg_…"},
+		"taskToken":         {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A task's own token, or the agent's, bound to its certificate."},
 	}
 	s.huma = humago.New(s.mux, cfg)
 	s.huma.UseMiddleware(s.authorise, s.auditChanges)
@@ -167,11 +177,39 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	h.Set("X-Content-Type-Options", "nosniff")
+	s.hurry(w, r)
 	if _, pattern := s.mux.Handler(r); pattern == "" {
+		if err := s.stranger(r); err != nil {
+			s.Refuse(w, r, err)
+			return
+		}
 		s.noSuchPath(w, r)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
+}
+
+// hurry ends, after a time, a body that does not come and an answer that is not
+// taken, also where the request is refused and nobody reads its body: otherwise
+// anybody could hold a connection for as long as they like. Streams set
+// deadlines of their own instead.
+func (s *Server) hurry(w http.ResponseWriter, r *http.Request) {
+	control, now := http.NewResponseController(w), time.Now()
+	if r.ContentLength != 0 {
+		_ = control.SetReadDeadline(now.Add(s.bodyTimeout)) // a connection that has none is no connection
+	}
+	_ = control.SetWriteDeadline(now.Add(4 * s.bodyTimeout)) // as above
+}
+
+// open adds something that everybody may have, so much at a time.
+func (s *Server) open(pattern string, h http.HandlerFunc) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if err := s.stranger(r); err != nil {
+			s.Refuse(w, r, err)
+			return
+		}
+		h(w, r)
+	})
 }
 
 func (s *Server) noSuchPath(w http.ResponseWriter, r *http.Request) {
@@ -195,10 +233,10 @@ func (h *headerOnly) WriteHeader(int)             {}
 
 // plain adds what is not part of the versioned API.
 func (s *Server) plain() {
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	s.open("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, api.ServerStatus{Status: "ok"})
 	})
-	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+	s.open("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.Ready(r.Context()); err != nil {
 			s.log.WarnContext(r.Context(), "not ready", "error", err)
 			writeProblem(w, newProblem(http.StatusServiceUnavailable, "not_ready", "the server cannot do its work now; its log tells why"))
@@ -206,7 +244,7 @@ func (s *Server) plain() {
 		}
 		writeJSON(w, http.StatusOK, api.ServerStatus{Status: "ready"})
 	})
-	s.mux.HandleFunc("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
+	s.open("GET /pki/ca.pem", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-pem-file")
 		_, _ = w.Write([]byte(s.CA.RootsPEM())) // the client is gone otherwise
 	})
@@ -228,10 +266,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // operation describes one operation; who says who may call it.
-func operation(method, path, id, summary string, who need) huma.Operation {
+func (s *Server) operation(method, path, id, summary string, who need) huma.Operation {
 	op := huma.Operation{
 		Method: method, Path: path, OperationID: id, Summary: summary,
-		Metadata: map[string]any{needKey: who}, MaxBodyBytes: maxBody, BodyReadTimeout: 30 * time.Second,
+		Metadata: map[string]any{needKey: who}, MaxBodyBytes: maxBody, BodyReadTimeout: s.bodyTimeout,
 		SkipValidateParams: false,
 	}
 	switch who {
@@ -243,6 +281,8 @@ func operation(method, path, id, summary string, who need) huma.Operation {
 		op.Security = []map[string][]string{{"agentCert": {}}, {"apiToken": {}}}
 	case agentTask:
 		op.Security = []map[string][]string{{"agentCert": {}, "taskToken": {}}}
+	case registrant:
+		op.Security = []map[string][]string{{"registrationToken": {}}, {"agentCert": {}}}
 	case nobody, anybody:
 	}
 	return op
@@ -283,30 +323,41 @@ func (s *Server) fail(ctx context.Context, operation string, err error) error {
 	return problemOf(err)
 }
 
-// auditChanges notes every change that a person makes, and every one that was
-// refused. What agents do is noted where it means something.
+// auditChanges notes every change that a person makes, or that was refused or
+// failed; authorise notes those that it refuses itself. What agents do is noted
+// where it means something.
 func (s *Server) auditChanges(ctx huma.Context, next func(huma.Context)) {
 	object := ""
 	ctx = huma.WithValue(ctx, objectKey{}, &object)
+	// Deferred, so that a handler that panics leaves a line too.
+	defer func() {
+		p := principal(ctx.Context())
+		if p == nil || ctx.Method() == http.MethodGet {
+			return
+		}
+		outcome := "ok"
+		switch st := ctx.Status(); {
+		case st >= 500 || st == 0:
+			outcome = "failed"
+		case st >= 400:
+			outcome = "denied"
+		}
+		s.note(ctx, p, cmp.Or(object, objectInPath(ctx)), outcome, "")
+	}()
 	next(ctx)
-	p := principal(ctx.Context())
-	if p == nil || ctx.Method() == http.MethodGet {
-		return
-	}
-	outcome := "ok"
-	switch st := ctx.Status(); {
-	case st >= 500:
-		outcome = "failed"
-	case st >= 400:
-		outcome = "denied"
-	}
-	if object == "" {
-		object = cmp.Or(ctx.Param("id"), ctx.Param("digest"))
-	}
+}
+
+// note writes what a person has done, or tried to do, into the audit log.
+func (s *Server) note(ctx huma.Context, p *access.Principal, object, outcome, detail string) {
 	s.Audit.Audit(context.WithoutCancel(ctx.Context()), access.Event{
 		TenantID: p.TenantID, Actor: p.Actor(), Action: ctx.Operation().OperationID, Object: object,
-		Remote: ctx.RemoteAddr(), Outcome: outcome,
+		Remote: ctx.RemoteAddr(), Outcome: outcome, Detail: detail,
 	})
+}
+
+// objectInPath names what an operation is done to, from its path.
+func objectInPath(ctx huma.Context) string {
+	return clip(cmp.Or(ctx.Param("id"), ctx.Param("digest"), ctx.Param("name"), ctx.Param("group")))
 }
 
 type objectKey struct{}

@@ -13,7 +13,7 @@ import (
 // targets adds what people do with targets.
 func (s *Server) targets() {
 	type newTarget struct{ Body api.TargetRequest }
-	op := operation(http.MethodPost, "/api/v1/targets", "target.create", "Make a target", operator)
+	op := s.operation(http.MethodPost, "/api/v1/targets", "target.create", "Make a target", operator)
 	op.DefaultStatus = http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *newTarget) (api.Target, error) {
 		return s.oneTarget(ctx)(s.Targets.Create(ctx, principal(ctx).TenantID, in.Body))
@@ -27,7 +27,7 @@ func (s *Server) targets() {
 		Agent       string   `query:"agent" maxLength:"255" doc:"Only targets that this agent reaches; its id or name."`
 		Label       []string `query:"label,explode" doc:"Only what has this label, as in key=value; may come several times."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/targets", "target.list", "List targets", viewer), target.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/targets", "target.list", "List targets", viewer), target.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*target.Target, error) {
 			tenant := principal(ctx).TenantID
 			want, err := labels(in.Label)
@@ -49,7 +49,7 @@ func (s *Server) targets() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/targets/{id}", "target.get", "Show a target", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/targets/{id}", "target.get", "Show a target", viewer),
 		func(ctx context.Context, in *IDPath) (api.Target, error) {
 			return s.oneTarget(ctx)(s.Targets.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
@@ -58,12 +58,12 @@ func (s *Server) targets() {
 		IDPath
 		Body api.TargetRequest
 	}
-	handle(s, operation(http.MethodPut, "/api/v1/targets/{id}", "target.update", "Say anew what a target is", operator),
+	handle(s, s.operation(http.MethodPut, "/api/v1/targets/{id}", "target.update", "Say anew what a target is", operator),
 		func(ctx context.Context, in *replace) (api.Target, error) {
 			return s.oneTarget(ctx)(s.Targets.Replace(ctx, principal(ctx).TenantID, in.ID, in.Body))
 		})
 
-	handle(s, operation(http.MethodDelete, "/api/v1/targets/{id}", "target.delete", "Delete a target; what runs there goes on running", operator),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/targets/{id}", "target.delete", "Delete a target; what runs there goes on running", operator),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			_, err := s.Targets.Delete(ctx, principal(ctx).TenantID, in.ID)
 			return deleted, err

@@ -3,10 +3,12 @@ package rest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
@@ -30,7 +32,7 @@ func (s *submission) status() int {
 
 // tasks adds what people do with tasks.
 func (s *Server) tasks() {
-	op := operation(http.MethodPost, "/api/v1/tasks", "task.create", "Queue a task for a target", operator)
+	op := s.operation(http.MethodPost, "/api/v1/tasks", "task.create", "Queue a task for a target", operator)
 	op.MaxBodyBytes, op.DefaultStatus = maxTaskBody, http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *submission) (api.Task, error) {
 		p := principal(ctx)
@@ -43,7 +45,7 @@ func (s *Server) tasks() {
 	})
 
 	type many struct{ Body api.TasksRequest }
-	op = operation(http.MethodPost, "/api/v1/tasks/by-selector", "task.create-many", "Queue the same task for every target that matches", operator)
+	op = s.operation(http.MethodPost, "/api/v1/tasks/by-selector", "task.create-many", "Queue the same task for every target that matches", operator)
 	op.MaxBodyBytes, op.DefaultStatus = maxTaskBody, http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *many) (api.TaskList, error) {
 		p, b := principal(ctx), &in.Body
@@ -72,7 +74,7 @@ func (s *Server) tasks() {
 		Target string `query:"target" maxLength:"255" doc:"The id or name of the target."`
 		Agent  string `query:"agent" maxLength:"255" doc:"The id or name of the agent."`
 	}
-	list(s, operation(http.MethodGet, "/api/v1/tasks", "task.list", "List tasks, the newest first", viewer), task.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/tasks", "task.list", "List tasks, the newest first", viewer), task.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*task.Task, error) {
 			tenant := principal(ctx).TenantID
 			f := task.Filter{State: api.TaskState(in.State), Type: api.TaskType(in.Type), Query: q, Limit: in.Limit}
@@ -97,12 +99,12 @@ func (s *Server) tasks() {
 			return out
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/tasks/{id}", "task.get", "Show a task", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/tasks/{id}", "task.get", "Show a task", viewer),
 		func(ctx context.Context, in *IDPath) (api.Task, error) {
 			return oneTask(s.Tasks.Get(ctx, principal(ctx).TenantID, in.ID))
 		})
 
-	handle(s, operation(http.MethodPost, "/api/v1/tasks/{id}/cancel", "task.cancel", "End a queued task, or ask the agent to stop a running one", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/tasks/{id}/cancel", "task.cancel", "End a queued task, or ask the agent to stop a running one", operator),
 		func(ctx context.Context, in *IDPath) (api.Task, error) {
 			p := principal(ctx)
 			return oneTask(s.Tasks.Cancel(ctx, p.TenantID, in.ID, p.Name))
@@ -119,7 +121,7 @@ type logQuery struct {
 }
 
 func (s *Server) taskLogs() {
-	op := operation(http.MethodGet, "/api/v1/tasks/{id}/logs", "task.logs", "Read a task's log, or follow it", viewer)
+	op := s.operation(http.MethodGet, "/api/v1/tasks/{id}/logs", "task.logs", "Read a task's log, or follow it", viewer)
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "The log.",
 		Content: map[string]*huma.MediaType{
@@ -175,13 +177,14 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 	hc.SetHeader("Content-Type", "application/x-ndjson")
 	hc.SetHeader("Cache-Control", "no-store")
 	hc.SetStatus(http.StatusOK)
-	w := hc.BodyWriter()
-	flush := func() {
-		if f, ok := w.(http.Flusher); ok {
-			f.Flush()
-		}
+	_, w := humago.Unwrap(hc)
+	control := http.NewResponseController(w)
+	// Each part that is sent has its time; between them there is none to keep.
+	hurry := func() error { return control.SetWriteDeadline(time.Now().Add(4 * s.bodyTimeout)) }
+	flush := func() error { return errors.Join(control.Flush(), control.SetWriteDeadline(time.Time{})) }
+	if flush() != nil {
+		return
 	}
-	flush()
 	enc := json.NewEncoder(w)
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
@@ -200,6 +203,9 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 			if len(es) == 0 {
 				break
 			}
+			if hurry() != nil {
+				return
+			}
 			for _, e := range es {
 				if skip > 0 {
 					skip--
@@ -211,7 +217,9 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 			}
 			pos = next
 		}
-		flush()
+		if flush() != nil {
+			return
+		}
 		if cur.State.Final() {
 			return
 		}
@@ -222,6 +230,9 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 			return
 		case <-changed:
 		case <-tick.C:
+			if hurry() != nil {
+				return
+			}
 			if _, err := w.Write([]byte("\n")); err != nil {
 				return
 			}

@@ -15,7 +15,7 @@ import (
 func (s *Server) adminTokens() {
 	type listQuery struct{ Page }
 	type newToken struct{ Body api.RegistrationTokenRequest }
-	op := operation(http.MethodPost, "/api/v1/admin/agent-tokens", "registration-token.create", "Make a registration token", admin)
+	op := s.operation(http.MethodPost, "/api/v1/admin/agent-tokens", "registration-token.create", "Make a registration token", admin)
 	op.DefaultStatus = http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *newToken) (api.RegistrationToken, error) {
 		p := principal(ctx)
@@ -27,7 +27,7 @@ func (s *Server) adminTokens() {
 		v.Token, v.ServerURL = text, s.BaseURL()
 		return v, nil
 	})
-	list(s, operation(http.MethodGet, "/api/v1/admin/agent-tokens", "registration-token.list", "List registration tokens, the newest first", admin), enroll.Schema,
+	list(s, s.operation(http.MethodGet, "/api/v1/admin/agent-tokens", "registration-token.list", "List registration tokens, the newest first", admin), enroll.Schema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*enroll.Token, error) {
 			return s.Enroll.Tokens(ctx, principal(ctx).TenantID, enroll.Filter{Query: q, Limit: in.Limit})
 		},
@@ -38,13 +38,13 @@ func (s *Server) adminTokens() {
 			}
 			return out
 		})
-	handle(s, operation(http.MethodDelete, "/api/v1/admin/agent-tokens/{id}", "registration-token.revoke", "Revoke a registration token", admin),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/admin/agent-tokens/{id}", "registration-token.revoke", "Revoke a registration token", admin),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			return deleted, s.Enroll.RevokeToken(ctx, principal(ctx).TenantID, in.ID)
 		})
 
 	type newAPIToken struct{ Body api.APITokenRequest }
-	op = operation(http.MethodPost, "/api/v1/admin/api-tokens", "api-token.create", "Make an API token", admin)
+	op = s.operation(http.MethodPost, "/api/v1/admin/api-tokens", "api-token.create", "Make an API token", admin)
 	op.DefaultStatus = http.StatusCreated
 	handle(s, op, func(ctx context.Context, in *newAPIToken) (api.APIToken, error) {
 		p := principal(ctx)
@@ -56,7 +56,7 @@ func (s *Server) adminTokens() {
 		v.Token = text
 		return v, nil
 	})
-	list(s, operation(http.MethodGet, "/api/v1/admin/api-tokens", "api-token.list", "List API tokens, the newest first", admin), access.TokenSchema,
+	list(s, s.operation(http.MethodGet, "/api/v1/admin/api-tokens", "api-token.list", "List API tokens, the newest first", admin), access.TokenSchema,
 		func(ctx context.Context, in *listQuery, q filter.Query) ([]*access.APIToken, error) {
 			return s.access.List(ctx, principal(ctx).TenantID, access.Filter{Query: q, Limit: in.Limit})
 		},
@@ -67,12 +67,12 @@ func (s *Server) adminTokens() {
 			}
 			return out
 		})
-	handle(s, operation(http.MethodDelete, "/api/v1/admin/api-tokens/{id}", "api-token.revoke", "Revoke an API token", admin),
+	handle(s, s.operation(http.MethodDelete, "/api/v1/admin/api-tokens/{id}", "api-token.revoke", "Revoke an API token", admin),
 		func(ctx context.Context, in *IDPath) (api.Deleted, error) {
 			return deleted, s.access.Revoke(ctx, principal(ctx).TenantID, in.ID)
 		})
 
-	handle(s, operation(http.MethodGet, "/api/v1/whoami", "whoami", "Say whom the API token belongs to", viewer),
+	handle(s, s.operation(http.MethodGet, "/api/v1/whoami", "whoami", "Say whom the API token belongs to", viewer),
 		func(ctx context.Context, _ *none) (api.WhoAmI, error) {
 			p := principal(ctx)
 			return api.WhoAmI{Name: p.Name, Role: p.Role, Tenant: p.TenantID, Server: s.Version}, nil

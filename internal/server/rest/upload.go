@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -24,7 +25,7 @@ const octets = "application/octet-stream"
 // uploads adds what brings artifacts.
 func (s *Server) uploads() {
 	type beginning struct{ Body api.ArtifactRequest }
-	handle(s, operation(http.MethodPost, "/api/v1/artifacts", "artifact.begin", "Begin an artifact's upload, or take it up again", operator),
+	handle(s, s.operation(http.MethodPost, "/api/v1/artifacts", "artifact.begin", "Begin an artifact's upload, or take it up again", operator),
 		func(ctx context.Context, in *beginning) (api.ArtifactUpload, error) {
 			p := principal(ctx)
 			a, err := s.Artifacts.Begin(ctx, p.TenantID, p.Name, in.Body)
@@ -34,18 +35,26 @@ func (s *Server) uploads() {
 			return viewUpload(a), nil
 		})
 
-	op := operation(http.MethodPatch, "/api/v1/artifacts/{digest}", "artifact.append", "Add to an artifact's upload", operator)
+	op := s.operation(http.MethodPatch, "/api/v1/artifacts/{digest}", "artifact.append", "Add to an artifact's upload", operator)
 	op.RequestBody = &huma.RequestBody{
 		Required: true, Description: "The bytes from the offset on, all that are left or a part of them.",
 		Content: map[string]*huma.MediaType{octets: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}
 	handle(s, op, func(ctx context.Context, in *piece) (api.ArtifactUpload, error) {
+		// However long the whole takes, each part of it comes in its time.
+		in.body.stall = s.bodyTimeout
+		if err := in.body.control.SetWriteDeadline(time.Time{}); err != nil {
+			return api.ArtifactUpload{}, fmt.Errorf("wait for the upload: %w", err)
+		}
 		a, err := s.Artifacts.Append(ctx, principal(ctx).TenantID, in.Digest, in.Offset, in.body)
+		if err := in.body.control.SetWriteDeadline(time.Now().Add(4 * s.bodyTimeout)); err != nil {
+			return api.ArtifactUpload{}, fmt.Errorf("limit the answer: %w", err)
+		}
 		if wrong, ok := errors.AsType[*artifact.WrongOffset](err); ok {
 			in.header.Set(api.HeaderUploadOffset, strconv.FormatInt(wrong.Want, 10))
 		}
 		if in.body.err != nil && errors.Is(err, in.body.err) {
-			err = fault.Wrap(err, fault.Timeout, "timeout", "the body broke off, or nothing came of it for "+bodyStall.String()+
+			err = fault.Wrap(err, fault.Timeout, "timeout", "the body broke off, or nothing came of it for "+s.bodyTimeout.String()+
 				": what came is stored; ask with POST /api/v1/artifacts where to go on")
 		}
 		if err != nil {
@@ -71,12 +80,9 @@ func (p *piece) Resolve(ctx huma.Context) []error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != octets {
 		return []error{newProblem(http.StatusUnsupportedMediaType, "unsupported_media_type", "an artifact's bytes are sent as "+octets)}
 	}
-	p.header, p.body = w.Header(), &patientBody{r: r.Body, control: http.NewResponseController(w), stall: bodyStall}
+	p.header, p.body = w.Header(), &patientBody{r: r.Body, control: http.NewResponseController(w)}
 	return nil
 }
-
-// bodyStall is for how long nothing may come of a body.
-const bodyStall = 30 * time.Second
 
 // patientBody is a body that may take as long as it wants, but not stand still.
 type patientBody struct {

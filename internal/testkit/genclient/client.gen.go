@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	AgentCertScopes = "agentCert.Scopes"
-	ApiTokenScopes  = "apiToken.Scopes"
-	TaskTokenScopes = "taskToken.Scopes"
+	AgentCertScopes         = "agentCert.Scopes"
+	ApiTokenScopes          = "apiToken.Scopes"
+	RegistrationTokenScopes = "registrationToken.Scopes"
+	TaskTokenScopes         = "taskToken.Scopes"
 )
 
 // Defines values for APITokenRole.
@@ -2615,9 +2616,6 @@ type N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingToken
 // N401CertificateExpiredCertificateMissingCertificateRefusedUnauthenticated Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401CertificateExpiredCertificateMissingCertificateRefusedUnauthenticated = Problem
 
-// N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
-type N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused = Problem
-
 // N401CertificateMissingCertificateRefusedRecoveryOver Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401CertificateMissingCertificateRefusedRecoveryOver = Problem
 
@@ -2770,6 +2768,9 @@ type N422Invalid = Problem
 
 // N426WebsocketExpected Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N426WebsocketExpected = Problem
+
+// N429RateLimited Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N429RateLimited = Problem
 
 // N500Internal Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N500Internal = Problem
@@ -12161,6 +12162,7 @@ type RegistrationTokenListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12192,6 +12194,7 @@ type RegistrationTokenCreateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12220,6 +12223,7 @@ type RegistrationTokenRevokeAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404TokenNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12247,6 +12251,7 @@ type ApiTokenListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12278,6 +12283,7 @@ type ApiTokenCreateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12306,6 +12312,7 @@ type ApiTokenRevokeAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404TokenNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12332,6 +12339,7 @@ type AgentListAnswer struct {
 	JSON200                   *AgentList
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12363,6 +12371,7 @@ type CommandSendAllAnswer struct {
 	ApplicationproblemJSON413 *N413PayloadTooLargeTooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12395,6 +12404,7 @@ type CommandSendGroupAnswer struct {
 	ApplicationproblemJSON413 *N413PayloadTooLargeTooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12420,13 +12430,14 @@ type AgentRegisterAnswer struct {
 	HTTPResponse              *http.Response
 	JSON200                   *RegisterResponse
 	ApplicationproblemJSON400 *N400MalformedProtocolVersion
-	ApplicationproblemJSON401 *N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON408 *N408Timeout
 	ApplicationproblemJSON409 *N409IdentityExistsNameTaken
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12454,6 +12465,7 @@ type AgentTokenAnswer struct {
 	ApplicationproblemJSON400 *N400ProtocolVersion
 	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevoked
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12482,6 +12494,7 @@ type AgentDeleteAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12509,6 +12522,7 @@ type AgentGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12541,6 +12555,7 @@ type AgentUpdateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12570,6 +12585,7 @@ type AgentActivateAnswer struct {
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON409 *N409AgentRevoked
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12601,6 +12617,7 @@ type AgentRenewAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12630,6 +12647,7 @@ type CommandListAgentAnswer struct {
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12663,6 +12681,7 @@ type CommandSendAnswer struct {
 	ApplicationproblemJSON413 *N413PayloadTooLargeTooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12695,6 +12714,7 @@ type CommandAckAnswer struct {
 	ApplicationproblemJSON413 *N413ResultTooLargeTooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503OverloadedShuttingDownStoreUnavailable
 }
@@ -12724,6 +12744,7 @@ type AgentDeactivateAnswer struct {
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON409 *N409AgentRevoked
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12751,6 +12772,7 @@ type AgentEventsAnswer struct {
 	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503ServerStoppingStoreUnavailable
 }
@@ -12782,6 +12804,7 @@ type AgentHeartbeatAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -12810,6 +12833,7 @@ type AgentRevokeAnswer struct {
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12838,6 +12862,7 @@ type AgentTaskStreamAnswer struct {
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedForeignOriginNotYourIdentity
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON426 *N426WebsocketExpected
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12867,6 +12892,7 @@ type AgentArtifactAnswer struct {
 	ApplicationproblemJSON404 *N404ArtifactNotFound
 	ApplicationproblemJSON416 *N416RangeNotSatisfiable
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12899,6 +12925,7 @@ type AgentCompleteAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -12932,6 +12959,7 @@ type AgentCredentialsAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -12964,6 +12992,7 @@ type AgentLogsAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -12990,6 +13019,7 @@ type ArtifactListAnswer struct {
 	JSON200                   *ArtifactList
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13022,6 +13052,7 @@ type ArtifactBeginAnswer struct {
 	ApplicationproblemJSON413 *N413ArtifactTooLargeTooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422DigestMismatchInvalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13051,6 +13082,7 @@ type ArtifactDeleteAnswer struct {
 	ApplicationproblemJSON404 *N404ArtifactNotFound
 	ApplicationproblemJSON409 *N409ArtifactInUse
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13078,6 +13110,7 @@ type ArtifactGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404ArtifactNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13109,6 +13142,7 @@ type ArtifactAppendAnswer struct {
 	ApplicationproblemJSON409 *N409WrongOffset
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422DigestMismatchInvalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13137,6 +13171,7 @@ type ArtifactContentAnswer struct {
 	ApplicationproblemJSON409 *N409ArtifactIncomplete
 	ApplicationproblemJSON416 *N416RangeNotSatisfiable
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13164,6 +13199,7 @@ type AuditListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13191,6 +13227,7 @@ type AuditVerifyAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403RoleMissing
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13217,6 +13254,7 @@ type CaStatusAnswer struct {
 	JSON200                   *CAStatus
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13244,6 +13282,7 @@ type CaActivateAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
 	ApplicationproblemJSON409 *N409CaPhaseCaSettling
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13271,6 +13310,7 @@ type CaPrepareAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
 	ApplicationproblemJSON409 *N409CaPhaseCaSettling
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13303,6 +13343,7 @@ type CaRetireAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13329,6 +13370,7 @@ type CommandListAnswer struct {
 	JSON200                   *CommandList
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13356,6 +13398,7 @@ type CommandGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404CommandNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13382,6 +13425,7 @@ type EventListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13409,6 +13453,7 @@ type InventoryListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13435,6 +13480,7 @@ type RolloutListAnswer struct {
 	JSON200                   *RolloutList
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13469,6 +13515,7 @@ type RolloutCreateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -13501,6 +13548,7 @@ type RolloutPreviewAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13528,6 +13576,7 @@ type RolloutGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404RolloutNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13557,6 +13606,7 @@ type RolloutCancelAnswer struct {
 	ApplicationproblemJSON404 *N404RolloutNotFound
 	ApplicationproblemJSON409 *N409RolloutState
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13586,6 +13636,7 @@ type RolloutPauseAnswer struct {
 	ApplicationproblemJSON404 *N404RolloutNotFound
 	ApplicationproblemJSON409 *N409RolloutState
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13619,6 +13670,7 @@ type RolloutResumeAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13648,6 +13700,7 @@ type RolloutRollbackAnswer struct {
 	ApplicationproblemJSON404 *N404RolloutNotFound
 	ApplicationproblemJSON409 *N409RolloutBusyRolloutStateRolloutUnchanged
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13674,6 +13727,7 @@ type SecretListAnswer struct {
 	JSON200                   *SecretList
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13703,6 +13757,7 @@ type SecretDeleteAnswer struct {
 	ApplicationproblemJSON404 *N404SecretNotFound
 	ApplicationproblemJSON409 *N409SecretInUse
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13730,6 +13785,7 @@ type SecretGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404SecretNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13761,6 +13817,7 @@ type SecretSetAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -13788,6 +13845,7 @@ type TargetListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404AgentNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13820,6 +13878,7 @@ type TargetCreateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13849,6 +13908,7 @@ type TargetDeleteAnswer struct {
 	ApplicationproblemJSON404 *N404TargetNotFound
 	ApplicationproblemJSON409 *N409TargetBusy
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13876,6 +13936,7 @@ type TargetGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404TargetNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13909,6 +13970,7 @@ type TargetUpdateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13936,6 +13998,7 @@ type TaskListAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404AgentNotFoundTargetNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -13970,6 +14033,7 @@ type TaskCreateAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -14003,6 +14067,7 @@ type TaskCreateManyAnswer struct {
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422ArtifactMissingInvalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503KeyringUnavailableMasterKeyOutdatedStoreUnavailable
 }
@@ -14030,6 +14095,7 @@ type TaskGetAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404TaskNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -14059,6 +14125,7 @@ type TaskCancelAnswer struct {
 	ApplicationproblemJSON404 *N404TaskNotFound
 	ApplicationproblemJSON409 *N409TaskFinished
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -14086,6 +14153,7 @@ type TaskLogsAnswer struct {
 	ApplicationproblemJSON401 *N401Unauthenticated
 	ApplicationproblemJSON404 *N404TaskNotFound
 	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -14111,6 +14179,7 @@ type WhoamiAnswer struct {
 	HTTPResponse              *http.Response
 	JSON200                   *WhoAmI
 	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
 	ApplicationproblemJSON503 *N503StoreUnavailable
 }
@@ -14132,9 +14201,10 @@ func (r WhoamiAnswer) StatusCode() int {
 }
 
 type ServerHealthAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	JSON200      *ServerStatus
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *ServerStatus
+	ApplicationproblemJSON429 *N429RateLimited
 }
 
 // Status returns HTTPResponse.Status
@@ -14154,8 +14224,9 @@ func (r ServerHealthAnswer) StatusCode() int {
 }
 
 type ServerRootCertificateAnswer struct {
-	Body         []byte
-	HTTPResponse *http.Response
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
 }
 
 // Status returns HTTPResponse.Status
@@ -14178,6 +14249,7 @@ type ServerCrlAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
 	ApplicationproblemJSON404 *N404AuthorityNotFound
+	ApplicationproblemJSON429 *N429RateLimited
 }
 
 // Status returns HTTPResponse.Status
@@ -14200,6 +14272,7 @@ type ServerReadyAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
 	JSON200                   *ServerStatus
+	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON503 *N503NotReady
 }
 
@@ -15093,6 +15166,13 @@ func ParseRegistrationTokenListAnswer(rsp *http.Response) (*RegistrationTokenLis
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15182,6 +15262,13 @@ func ParseRegistrationTokenCreateAnswer(rsp *http.Response) (*RegistrationTokenC
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15250,6 +15337,13 @@ func ParseRegistrationTokenRevokeAnswer(rsp *http.Response) (*RegistrationTokenR
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15310,6 +15404,13 @@ func ParseApiTokenListAnswer(rsp *http.Response) (*ApiTokenListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -15400,6 +15501,13 @@ func ParseApiTokenCreateAnswer(rsp *http.Response) (*ApiTokenCreateAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15468,6 +15576,13 @@ func ParseApiTokenRevokeAnswer(rsp *http.Response) (*ApiTokenRevokeAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15521,6 +15636,13 @@ func ParseAgentListAnswer(rsp *http.Response) (*AgentListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -15610,6 +15732,13 @@ func ParseCommandSendAllAnswer(rsp *http.Response) (*CommandSendAllAnswer, error
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -15707,6 +15836,13 @@ func ParseCommandSendGroupAnswer(rsp *http.Response) (*CommandSendGroupAnswer, e
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15755,7 +15891,7 @@ func ParseAgentRegisterAnswer(rsp *http.Response) (*AgentRegisterAnswer, error) 
 		response.ApplicationproblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
-		var dest N401CertificateExpiredCertificateRefusedTokenMissingTokenRefused
+		var dest N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -15802,6 +15938,13 @@ func ParseAgentRegisterAnswer(rsp *http.Response) (*AgentRegisterAnswer, error) 
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -15863,6 +16006,13 @@ func ParseAgentTokenAnswer(rsp *http.Response) (*AgentTokenAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -15932,6 +16082,13 @@ func ParseAgentDeleteAnswer(rsp *http.Response) (*AgentDeleteAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15992,6 +16149,13 @@ func ParseAgentGetAnswer(rsp *http.Response) (*AgentGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -16089,6 +16253,13 @@ func ParseAgentUpdateAnswer(rsp *http.Response) (*AgentUpdateAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16163,6 +16334,13 @@ func ParseAgentActivateAnswer(rsp *http.Response) (*AgentActivateAnswer, error) 
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -16253,6 +16431,13 @@ func ParseAgentRenewAnswer(rsp *http.Response) (*AgentRenewAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16327,6 +16512,13 @@ func ParseCommandListAgentAnswer(rsp *http.Response) (*CommandListAgentAnswer, e
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -16431,6 +16623,13 @@ func ParseCommandSendAnswer(rsp *http.Response) (*CommandSendAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16527,6 +16726,13 @@ func ParseCommandAckAnswer(rsp *http.Response) (*CommandAckAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16602,6 +16808,13 @@ func ParseAgentDeactivateAnswer(rsp *http.Response) (*AgentDeactivateAnswer, err
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16662,6 +16875,13 @@ func ParseAgentEventsAnswer(rsp *http.Response) (*AgentEventsAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -16752,6 +16972,13 @@ func ParseAgentHeartbeatAnswer(rsp *http.Response) (*AgentHeartbeatAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16820,6 +17047,13 @@ func ParseAgentRevokeAnswer(rsp *http.Response) (*AgentRevokeAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16887,6 +17121,13 @@ func ParseAgentTaskStreamAnswer(rsp *http.Response) (*AgentTaskStreamAnswer, err
 			return nil, err
 		}
 		response.ApplicationproblemJSON426 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -16962,6 +17203,13 @@ func ParseAgentArtifactAnswer(rsp *http.Response) (*AgentArtifactAnswer, error) 
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17058,6 +17306,13 @@ func ParseAgentCompleteAnswer(rsp *http.Response) (*AgentCompleteAnswer, error) 
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17162,6 +17417,13 @@ func ParseAgentCredentialsAnswer(rsp *http.Response) (*AgentCredentialsAnswer, e
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17258,6 +17520,13 @@ func ParseAgentLogsAnswer(rsp *http.Response) (*AgentLogsAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17311,6 +17580,13 @@ func ParseArtifactListAnswer(rsp *http.Response) (*ArtifactListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17408,6 +17684,13 @@ func ParseArtifactBeginAnswer(rsp *http.Response) (*ArtifactBeginAnswer, error) 
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17483,6 +17766,13 @@ func ParseArtifactDeleteAnswer(rsp *http.Response) (*ArtifactDeleteAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17543,6 +17833,13 @@ func ParseArtifactGetAnswer(rsp *http.Response) (*ArtifactGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17633,6 +17930,13 @@ func ParseArtifactAppendAnswer(rsp *http.Response) (*ArtifactAppendAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17701,6 +18005,13 @@ func ParseArtifactContentAnswer(rsp *http.Response) (*ArtifactContentAnswer, err
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17761,6 +18072,13 @@ func ParseAuditListAnswer(rsp *http.Response) (*AuditListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17823,6 +18141,13 @@ func ParseAuditVerifyAnswer(rsp *http.Response) (*AuditVerifyAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17876,6 +18201,13 @@ func ParseCaStatusAnswer(rsp *http.Response) (*CaStatusAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -17938,6 +18270,13 @@ func ParseCaActivateAnswer(rsp *http.Response) (*CaActivateAnswer, error) {
 		}
 		response.ApplicationproblemJSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -17998,6 +18337,13 @@ func ParseCaPrepareAnswer(rsp *http.Response) (*CaPrepareAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18095,6 +18441,13 @@ func ParseCaRetireAnswer(rsp *http.Response) (*CaRetireAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18148,6 +18501,13 @@ func ParseCommandListAnswer(rsp *http.Response) (*CommandListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18210,6 +18570,13 @@ func ParseCommandGetAnswer(rsp *http.Response) (*CommandGetAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18263,6 +18630,13 @@ func ParseEventListAnswer(rsp *http.Response) (*EventListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18325,6 +18699,13 @@ func ParseInventoryListAnswer(rsp *http.Response) (*InventoryListAnswer, error) 
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18378,6 +18759,13 @@ func ParseRolloutListAnswer(rsp *http.Response) (*RolloutListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18489,6 +18877,13 @@ func ParseRolloutCreateAnswer(rsp *http.Response) (*RolloutCreateAnswer, error) 
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18585,6 +18980,13 @@ func ParseRolloutPreviewAnswer(rsp *http.Response) (*RolloutPreviewAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18645,6 +19047,13 @@ func ParseRolloutGetAnswer(rsp *http.Response) (*RolloutGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18721,6 +19130,13 @@ func ParseRolloutCancelAnswer(rsp *http.Response) (*RolloutCancelAnswer, error) 
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18795,6 +19211,13 @@ func ParseRolloutPauseAnswer(rsp *http.Response) (*RolloutPauseAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -18899,6 +19322,13 @@ func ParseRolloutResumeAnswer(rsp *http.Response) (*RolloutResumeAnswer, error) 
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -18974,6 +19404,13 @@ func ParseRolloutRollbackAnswer(rsp *http.Response) (*RolloutRollbackAnswer, err
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19027,6 +19464,13 @@ func ParseSecretListAnswer(rsp *http.Response) (*SecretListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -19103,6 +19547,13 @@ func ParseSecretDeleteAnswer(rsp *http.Response) (*SecretDeleteAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19163,6 +19614,13 @@ func ParseSecretGetAnswer(rsp *http.Response) (*SecretGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -19253,6 +19711,13 @@ func ParseSecretSetAnswer(rsp *http.Response) (*SecretSetAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19313,6 +19778,13 @@ func ParseTargetListAnswer(rsp *http.Response) (*TargetListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -19410,6 +19882,13 @@ func ParseTargetCreateAnswer(rsp *http.Response) (*TargetCreateAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19485,6 +19964,13 @@ func ParseTargetDeleteAnswer(rsp *http.Response) (*TargetDeleteAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19545,6 +20031,13 @@ func ParseTargetGetAnswer(rsp *http.Response) (*TargetGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -19649,6 +20142,13 @@ func ParseTargetUpdateAnswer(rsp *http.Response) (*TargetUpdateAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19709,6 +20209,13 @@ func ParseTaskListAnswer(rsp *http.Response) (*TaskListAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -19820,6 +20327,13 @@ func ParseTaskCreateAnswer(rsp *http.Response) (*TaskCreateAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19923,6 +20437,13 @@ func ParseTaskCreateManyAnswer(rsp *http.Response) (*TaskCreateManyAnswer, error
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -19983,6 +20504,13 @@ func ParseTaskGetAnswer(rsp *http.Response) (*TaskGetAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
@@ -20059,6 +20587,13 @@ func ParseTaskCancelAnswer(rsp *http.Response) (*TaskCancelAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -20120,6 +20655,13 @@ func ParseTaskLogsAnswer(rsp *http.Response) (*TaskLogsAnswer, error) {
 		}
 		response.ApplicationproblemJSON422 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -20170,6 +20712,13 @@ func ParseWhoamiAnswer(rsp *http.Response) (*WhoamiAnswer, error) {
 		}
 		response.ApplicationproblemJSON401 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
 		var dest N500Internal
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -20210,6 +20759,13 @@ func ParseServerHealthAnswer(rsp *http.Response) (*ServerHealthAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	}
 
 	return response, nil
@@ -20226,6 +20782,16 @@ func ParseServerRootCertificateAnswer(rsp *http.Response) (*ServerRootCertificat
 	response := &ServerRootCertificateAnswer{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	}
 
 	return response, nil
@@ -20252,6 +20818,13 @@ func ParseServerCrlAnswer(rsp *http.Response) (*ServerCrlAnswer, error) {
 		}
 		response.ApplicationproblemJSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
 	}
 
 	return response, nil
@@ -20277,6 +20850,13 @@ func ParseServerReadyAnswer(rsp *http.Response) (*ServerReadyAnswer, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest N503NotReady
