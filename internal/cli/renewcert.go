@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -140,6 +141,9 @@ func askLocal(ctx context.Context, socket, path string, in, into any) error {
 	}
 	r.Header.Set("Content-Type", "application/json")
 	res, err := (&http.Client{Transport: tr}).Do(r)
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		err = outer.Err // without an address that means nothing
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return failed("run it as root, or as the agent's user", "the agent's socket %s may not be opened by you", socket)
