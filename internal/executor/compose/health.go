@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,8 @@ type finding struct {
 	final bool
 }
 
-func (f finding) String() string { return fmt.Sprintf("the service %s %s", f.service, f.says) }
+// Error says which service, and what.
+func (f finding) Error() string { return fmt.Sprintf("the service %s %s", f.service, f.says) }
 
 // judge says what is wrong with the services of a model. One that has done its
 // work and ended well is not wrong, if it is not to be started again.
@@ -149,16 +151,16 @@ func (t *target) wait(ctx context.Context, m *model, hc *api.HealthCheck) (seen 
 		bad := judge(m, all)
 		for _, f := range bad {
 			if f.final {
-				return healthcheck.Dead(errors.New(f.String()))
+				return healthcheck.Dead(f)
 			}
 		}
 		if len(bad) > 0 {
-			return errors.New(bad[0].String())
+			return bad[0]
 		}
 		if hc.Type == "services" {
 			for i := range all {
 				if n := all[i].RestartCount - restarts[all[i].ID]; n > 0 {
-					return healthcheck.Dead(fmt.Errorf("the service %s was restarted %d times, after exit code %d", all[i].service(), n, all[i].State.ExitCode))
+					return healthcheck.Dead(finding{all[i].service(), fmt.Sprintf("was restarted %d times, after exit code %d", n, all[i].State.ExitCode), true})
 				}
 			}
 			if checked == len(all) {
@@ -254,16 +256,22 @@ func (d *deployment) explain(ctx context.Context, err error) error {
 		return err
 	}
 	bad := judge(d.state.New, all)
+	// One that is started again and again runs, for the moment, when it is
+	// looked at now.
+	if f, ok := errors.AsType[finding](err); ok && !slices.ContainsFunc(bad, func(b finding) bool { return b.service == f.service }) {
+		bad = append(bad, f)
+	}
 	states := make([]string, len(bad))
 	for i, f := range bad {
-		states[i] = f.String()
+		states[i] = f.Error()
 		d.env.Log.Line("system", states[i])
 	}
 	var lines []string
 	heard := 0
 	for i := range all {
 		c := &all[i]
-		if says, _ := wrong(c); says == "" && len(bad) > 0 || heard == lastSpeakers {
+		ofBad := slices.ContainsFunc(bad, func(b finding) bool { return b.service == c.service() })
+		if len(bad) > 0 && !ofBad || heard == lastSpeakers {
 			continue
 		}
 		heard++

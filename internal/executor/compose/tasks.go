@@ -88,7 +88,7 @@ func (t *target) inspect(ctx context.Context) (*api.TaskResult, error) {
 func describe(m *model, all []container) (services []map[string]any, differences []string) {
 	if len(m.Services) > 0 {
 		for _, f := range judge(m, all) {
-			differences = append(differences, f.String())
+			differences = append(differences, f.Error())
 		}
 	}
 	names := map[string]bool{}
