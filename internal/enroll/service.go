@@ -5,10 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -216,61 +213,6 @@ type Registration struct {
 	AgentID  string
 	ChainPEM string
 	Tenant   string
-}
-
-// refused is the one answer to every token that is not good, so that nobody
-// learns from it which tokens exist.
-func refused() error {
-	return fault.New(fault.Unauthenticated, "token_refused",
-		"the registration token was refused: it is unknown, used, expired or revoked; make a new one with `stella agent bootstrap`")
-}
-
-// Admit reports whether a caller may show its token to Register: nil, or the
-// refusal. A token that is used up may be shown, because the same key gets the
-// same answer again. It spends nothing, and is there to be asked before anything
-// else of a request is read.
-//
-// The time that it takes tells nothing worth knowing. A token is found by its
-// hash, so that no comparison stops at the first letter that is wrong; and
-// whether it is unknown, expired or revoked, it is found by the same one read.
-// Only a used one is looked at longer, which learns who has it whole already.
-func (s *Service) Admit(ctx context.Context, c Caller) error {
-	tok, err := s.store.TokenByHash(ctx, Hash(c.Token))
-	if err != nil {
-		return err
-	}
-	if state := s.state(tok); state != "usable" && state != "used" {
-		return s.deny(ctx, c, tok, "", "token "+state)
-	}
-	return nil
-}
-
-// state is what becomes of a token that is shown now; a used one that has
-// expired since is expired.
-func (s *Service) state(tok *Token) string {
-	if tok == nil {
-		return "unknown"
-	}
-	now := s.now()
-	if state := tok.State(now); state != "used" || now.Before(tok.ExpiresAt) {
-		return state
-	}
-	return "expired"
-}
-
-// deny notes a refused token, and returns the refusal.
-func (s *Service) deny(ctx context.Context, c Caller, tok *Token, object, why string) error {
-	if !c.Quiet {
-		if fleet.ValidateName(object) != nil {
-			object = "" // whatever a stranger likes to have in the log
-		}
-		e := access.Event{Actor: "anonymous", Action: "agent.register", Object: object, Remote: c.Remote, Outcome: "denied", Detail: why}
-		if tok != nil {
-			e.TenantID = tok.TenantID
-		}
-		s.audit.Audit(ctx, e)
-	}
-	return refused()
 }
 
 // Register gives an identity to an agent. With a token it spends one use of
@@ -510,103 +452,4 @@ func notRevoked(a *fleet.Agent) error {
 	}
 	return fault.New(fault.Forbidden, "agent_revoked",
 		"agent %s is revoked: an operator must delete it before the host can register again", a.ID)
-}
-
-// describe makes the agent that a request speaks of.
-func describe(req *api.RegisterRequest, csr *Request, tenant string, now time.Time) *fleet.Agent {
-	return &fleet.Agent{
-		ID: req.ID, TenantID: tenant, Name: req.Name, Version: req.Version,
-		Lifecycle: api.LifecycleActive, Liveness: api.Live,
-		Group: req.Group, Environment: req.Environment, Platform: req.Platform,
-		Labels: req.Labels, Capabilities: req.Capabilities, Routes: req.Routes,
-		EncryptionKey: req.EncryptionPublicKey, PublicKeyHash: csr.PublicKeyHash,
-		LastHeartbeat: now, CreatedAt: now, UpdatedAt: now,
-	}
-}
-
-// keep carries over what a new registration does not change: what people
-// decided, and labels that they may have set.
-func keep(a, old *fleet.Agent) {
-	a.Lifecycle, a.CreatedAt = old.Lifecycle, old.CreatedAt
-	if a.Labels == nil {
-		a.Labels = old.Labels
-	}
-}
-
-// bind puts what the token binds over what the agent says. Capabilities are
-// cut down to those that both name; labels are merged.
-func (t *Token) bind(req *api.RegisterRequest) error {
-	for _, b := range []struct{ location, bound, said string }{
-		{"body.id", t.AgentID, req.ID}, {"body.platform", t.Platform, req.Platform},
-	} {
-		if b.bound != "" && b.said != "" && b.bound != b.said {
-			return fault.InvalidField(b.location, "the token is bound to %q, the agent says %q", b.bound, b.said)
-		}
-	}
-	override := func(field *string, bound string) {
-		if bound != "" {
-			*field = bound
-		}
-	}
-	override(&req.ID, t.AgentID)
-	override(&req.Name, t.Name)
-	override(&req.Environment, t.Environment)
-	override(&req.Group, t.Group)
-	override(&req.Platform, t.Platform)
-	if len(t.Capabilities) > 0 {
-		req.Capabilities = slices.DeleteFunc(slices.Clone(req.Capabilities), func(c string) bool {
-			return !slices.ContainsFunc(t.Capabilities, func(have string) bool { return fleet.Covers(have, c) })
-		})
-	}
-	if len(t.Labels) > 0 {
-		req.Labels = withLabels(req.Labels, t.Labels)
-	}
-	if req.Name == "" {
-		return fault.InvalidField("body.name", "neither the agent nor its token gives a name")
-	}
-	return nil
-}
-
-// withLabels puts labels over others, and leaves both as they are.
-func withLabels(labels, over map[string]string) map[string]string {
-	merged := make(map[string]string, len(labels)+len(over))
-	maps.Copy(merged, labels)
-	maps.Copy(merged, over)
-	return merged
-}
-
-func validateWords(words map[string]string) error {
-	for _, location := range slices.Sorted(maps.Keys(words)) {
-		if err := fleet.ValidateWord(location, words[location]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func validate(req *api.RegisterRequest) error {
-	if req.ID != "" {
-		if err := fleet.ValidateID(req.ID); err != nil {
-			return err
-		}
-	}
-	if req.Name != "" {
-		if err := fleet.ValidateName(req.Name); err != nil {
-			return err
-		}
-	}
-	if err := validateWords(map[string]string{
-		"body.version": req.Version, "body.group": req.Group, "body.environment": req.Environment, "body.platform": req.Platform,
-	}); err != nil {
-		return err
-	}
-	for i, r := range req.Routes {
-		if err := fleet.ValidateWord(fmt.Sprintf("body.routes[%d]", i), r); err != nil {
-			return err
-		}
-	}
-	if err := fleet.ValidateLabels("body.labels", req.Labels); err != nil {
-		return err
-	}
-	return fleet.ValidateCapabilities("body.capabilities", req.Capabilities)
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,10 +146,7 @@ func beatWith(t *testing.T, cp *testkit.ControlPlane, credential string) (int, [
 // asAgent calls what comes behind an agent's own path, with its credential.
 func asAgent(t *testing.T, cp *testkit.ControlPlane, credential, path string, body any) (int, []byte) {
 	t.Helper()
-	cert, err := tls.X509KeyPair([]byte(credential), []byte(credential))
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := keyPair(t, credential)
 	c := httpClient(tlsConfig(cp, cert))
 	defer c.CloseIdleConnections()
 	return call(t, c, http.MethodPost, cp.URL+"/api/v1/agents/"+cert.Leaf.Subject.CommonName+path, nil, body)
@@ -178,10 +172,7 @@ func TestRecovery(t *testing.T) {
 		if path == "/events" {
 			method = http.MethodGet
 		}
-		cert, err := tls.X509KeyPair([]byte(old), []byte(old))
-		if err != nil {
-			t.Fatal(err)
-		}
+		cert := keyPair(t, old)
 		status, body := call(t, httpClient(tlsConfig(cp, cert)), method, cp.URL+"/api/v1/agents/"+cert.Leaf.Subject.CommonName+path, nil, nil)
 		if status != http.StatusUnauthorized || !strings.Contains(string(body), api.CodeCertificateExpired) {
 			t.Errorf("%s with a certificate that has ended: %d %s", path, status, body)
@@ -233,10 +224,7 @@ func TestRecovery(t *testing.T) {
 
 func asAgentPath(t *testing.T, cp *testkit.ControlPlane, credential, path string, body any) (int, []byte) {
 	t.Helper()
-	cert, err := tls.X509KeyPair([]byte(credential), []byte(credential))
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := keyPair(t, credential)
 	return call(t, httpClient(tlsConfig(cp, cert)), http.MethodPost, cp.URL+path, nil, body)
 }
 
@@ -266,21 +254,16 @@ func TestRecoveryHasAnEnd(t *testing.T) {
 
 func agentID(t *testing.T, credential string) string {
 	t.Helper()
-	for rest := []byte(credential); ; {
-		block, more := pem.Decode(rest)
-		if block == nil {
-			t.Fatal("no certificate")
-		}
-		if block.Type == "CERTIFICATE" {
-			break
-		}
-		rest = more
-	}
+	return keyPair(t, credential).Leaf.Subject.CommonName
+}
+
+func keyPair(t *testing.T, credential string) tls.Certificate {
+	t.Helper()
 	cert, err := tls.X509KeyPair([]byte(credential), []byte(credential))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cert.Leaf.Subject.CommonName
+	return cert
 }
 
 // How long a certificate is good is said by the token, the environment, the
@@ -386,153 +369,5 @@ func TestRenewCertByCommand(t *testing.T) {
 	}
 	if _, err := os.Stat(a.Config.Socket); err == nil {
 		t.Error("the socket is there still")
-	}
-}
-
-// From one authority to the next while agents work: none is lost, none is away,
-// and none registers again.
-func TestCARotation(t *testing.T) {
-	t.Parallel()
-	cp := testkit.StartServer(t, func(cfg *server.Config) { cfg.HeartbeatInterval, cfg.StaleAfter = time.Second, 5*time.Second })
-	agents := map[string]*testkit.Agent{}
-	var away []func() []string
-	for _, carrier := range []string{"websocket", "grpc", "poll"} {
-		agents[carrier] = cp.StartAgent(carrier, func(c *agent.Config) { c.Transport = carrier })
-		away = append(away, watchAway(t, cp, carrier))
-	}
-	oldToken := cp.Token()
-	target, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "box", Kind: "host", Agent: "grpc", Config: api.TargetConfig{Directory: t.TempDir()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	task, err := cp.Client.SubmitTask(t.Context(), api.TaskRequest{
-		Type: api.TaskExecuteCommand, Target: target.Name, Payload: json.RawMessage(`{"command":["sh","-c","for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done"]}`),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := credential(t, agents["grpc"])
-	followed := func(n int) {
-		t.Helper()
-		testkit.Eventually(t, 30*time.Second, "all to follow", func() (bool, string) {
-			s, err := cp.Client.CA(t.Context())
-			if err != nil {
-				return false, err.Error()
-			}
-			return s.Agents.Followed == n && s.Agents.Waiting == 0, fmt.Sprintf("%+v", s.Agents)
-		})
-	}
-	step := func(do func(context.Context) (*api.CAStatus, error), want api.CAPhase) {
-		t.Helper()
-		s, err := do(t.Context())
-		if err != nil || s.Phase != want {
-			t.Fatalf("%+v, %v; want %s", s, err, want)
-		}
-	}
-	followed(3)
-	step(cp.Client.PrepareCA, api.CAPrepared)
-	followed(3)
-	step(cp.Client.ActivateCA, api.CAActivated)
-	if _, err := cp.Client.RetireCA(t.Context(), api.CARetireRequest{LoseDead: true}); err == nil || !strings.Contains(err.Error(), "would be lost") {
-		t.Errorf("retired before anybody has followed: %v", err)
-	}
-	// One that is off now will be lost, and somebody has to say so.
-	off := agents["poll"]
-	if err := off.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	// A token of before registers an agent still, and a new one too.
-	for name, token := range map[string]string{"late": oldToken, "new": cp.Token()} {
-		status, body := register(t, cp, token, api.RegisterRequest{Name: name, CSR: csr(t, newKey(t))})
-		if status != http.StatusOK {
-			t.Errorf("%s: %d %s", name, status, body)
-		}
-	}
-	testkit.Eventually(t, 30*time.Second, "those that are up to follow", func() (bool, string) {
-		s, err := cp.Client.CA(t.Context())
-		return err == nil && s.Agents.Followed == 4, fmt.Sprintf("%+v, %v", s, err)
-	})
-	for _, name := range []string{"poll", "late", "new"} {
-		if err := cp.Client.DeleteAgent(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	step(func(ctx context.Context) (*api.CAStatus, error) {
-		return cp.Client.RetireCA(ctx, api.CARetireRequest{})
-	}, api.CASteady)
-	// People log in again, which is to say: they take the new root.
-	cp.Reload()
-	followed(2)
-	if done := cp.WaitTask(task.ID, 30*time.Second); done.State != api.TaskSucceeded || done.Attempt != 1 {
-		t.Errorf("the task: %s %s, attempt %d", done.State, done.Reason, done.Attempt)
-	}
-	for i, why := range away[:2] {
-		if said := why(); len(said) > 0 {
-			t.Errorf("agent %d was away: %q", i, said)
-		}
-	}
-	away[2]()
-	if _, _, err := try(t, httpClient(tlsConfig(cp, keyPair(t, first))), http.MethodPost, cp.URL+"/api/v1/agents/token", nil, nil); err == nil {
-		t.Error("a certificate of the retired authority gets through the handshake")
-	}
-}
-
-func keyPair(t *testing.T, credential string) tls.Certificate {
-	t.Helper()
-	cert, err := tls.X509KeyPair([]byte(credential), []byte(credential))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// The list of revoked certificates has what was revoked, deleted or replaced,
-// and nothing else, and is signed by the authority that issued them.
-func TestCRL(t *testing.T) {
-	t.Parallel()
-	cp := testkit.StartServer(t)
-	serials := map[string]string{} // by serial
-	for _, name := range []string{"good", "revoked", "deleted"} {
-		h := newHandmade(t, cp, name)
-		leaf, err := x509.ParseCertificate(h.cert.Certificate[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		serials[leaf.SerialNumber.Text(16)] = name
-	}
-	if _, err := cp.Client.RevokeAgent(t.Context(), "revoked"); err != nil {
-		t.Fatal(err)
-	}
-	if err := cp.Client.DeleteAgent(t.Context(), "deleted"); err != nil {
-		t.Fatal(err)
-	}
-	status, body := call(t, httpClient(tlsConfig(cp)), http.MethodGet, cp.URL+"/pki/crl", nil, nil)
-	if status != http.StatusOK {
-		t.Fatalf("%d %s", status, body)
-	}
-	list, err := x509.ParseRevocationList(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain := newHandmade(t, cp, "another").cert.Certificate
-	issuer, err := x509.ParseCertificate(chain[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := list.CheckSignatureFrom(issuer); err != nil {
-		t.Error(err)
-	}
-	var on []string
-	for _, e := range list.RevokedCertificateEntries {
-		on = append(on, serials[e.SerialNumber.Text(16)])
-		if since := time.Since(e.RevocationTime); since < -time.Second || since > time.Minute {
-			t.Errorf("revoked %s ago", since)
-		}
-	}
-	if slices.Sort(on); fmt.Sprint(on) != "[deleted revoked]" {
-		t.Errorf("on the list are %q", on)
-	}
-	if left := time.Until(list.NextUpdate); left < 23*time.Hour || left > 24*time.Hour {
-		t.Errorf("it is good for %s", left)
 	}
 }
