@@ -22,6 +22,14 @@ type CAStatus struct {
 	Trust       string                 `json:"trust" doc:"Names what agents are to trust and who issues; it changes with every step."`
 	Authorities []CertificateAuthority `json:"authorities" nullable:"false" doc:"The authorities that are trusted, the oldest first."`
 	Agents      CAFollowers            `json:"agents" doc:"How many agents have followed the last step."`
+	SigningKeys []SigningKey           `json:"signingKeys" nullable:"false" doc:"The keys by which servers sign tasks and commands, the oldest first."`
+}
+
+// SigningKey is a key by which servers sign what they send to agents.
+type SigningKey struct {
+	ID    string    `json:"id" doc:"The first 8 bytes of the public key's SHA-256, in hex."`
+	State string    `json:"state" enum:"active,next,before" doc:"active: it signs; next: it will; before: it did, and vouches for the next one."`
+	From  time.Time `json:"from" doc:"When it begins to sign, or began."`
 }
 
 // CertificateAuthority is a root with its issuing intermediate.

@@ -101,6 +101,8 @@ type AgentCommand struct {
 	Payload   json.RawMessage `json:"payload,omitempty" doc:"What the command's handler gets; any JSON."`
 	CreatedAt time.Time       `json:"createdAt" doc:"When it was sent."`
 	ExpiresAt time.Time       `json:"expiresAt" doc:"When it is of no use any more."`
+	// Signature is on the CommandText; it is left out for others than the agent.
+	Signature []byte `json:"signature,omitempty" doc:"The server's Ed25519 signature on this command for this agent: see the protocol's page. Left out in the list that people get, and of commands that are over."`
 }
 
 // AgentCommandItem is a command in the list of one agent's commands.

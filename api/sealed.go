@@ -1,9 +1,11 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"strconv"
+	"time"
 )
 
 // Sealed is a text that only one agent can read: by RFC 9180 (HPKE), in its
@@ -28,6 +30,11 @@ const (
 	PurposeTask = "stella/v1/task"
 	// PurposeCredentials is a task's credentials that are given again.
 	PurposeCredentials = "stella/v1/credentials" //nolint:gosec // a word, and no secret
+	// PurposeCommand is a command to one agent: the signature on its CommandText.
+	PurposeCommand = "stella/v1/command"
+	// PurposeServerKey is the server's next signing key: the signature on its
+	// ServerKeyText, by the key before it.
+	PurposeServerKey = "stella/v1/server-key"
 )
 
 // SealInfo is HPKE's info: what a sealed text is bound to, so that it is of no
@@ -35,10 +42,31 @@ const (
 // significant first): the purpose, the task's id, the attempt in decimal, and
 // the agent's id.
 func SealInfo(purpose, taskID string, attempt int64, agentID string) []byte {
+	return parts(purpose, taskID, strconv.FormatInt(attempt, 10), agentID)
+}
+
+// CommandText is what the server signs of a command, for each of its recipients
+// apart: the recipient's id, the command's id, its type, and its createdAt and
+// expiresAt as they stand in its JSON, each behind its length (two bytes, the
+// most significant first); behind them the payload's JSON, byte for byte as it
+// stands.
+func CommandText(agentID string, c *AgentCommand) []byte {
+	return append(parts(agentID, c.ID, c.Type, c.CreatedAt.Format(time.RFC3339Nano), c.ExpiresAt.Format(time.RFC3339Nano)), c.Payload...)
+}
+
+// ServerKeyText is what a signing key of the server signs of the next one: the
+// public key in base64 and when it begins to sign, as they stand in the JSON,
+// each behind its length.
+func ServerKeyText(publicKey []byte, from time.Time) []byte {
+	return parts(base64.StdEncoding.EncodeToString(publicKey), from.Format(time.RFC3339Nano))
+}
+
+// parts joins texts so that no two lists of them are the same bytes.
+func parts(texts ...string) []byte {
 	var out []byte
-	for _, part := range []string{purpose, taskID, strconv.FormatInt(attempt, 10), agentID} {
-		out = binary.BigEndian.AppendUint16(out, uint16(len(part))) //nolint:gosec // ids are short
-		out = append(out, part...)
+	for _, t := range texts {
+		out = binary.BigEndian.AppendUint16(out, uint16(len(t))) //nolint:gosec // ids and times are short
+		out = append(out, t...)
 	}
 	return out
 }

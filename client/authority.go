@@ -21,6 +21,13 @@ func (c *Client) PrepareCA(ctx context.Context) (*api.CAStatus, error) {
 	return change[api.CAStatus](ctx, c, http.MethodPost, caPath+"/prepare", nil)
 }
 
+// RotateSigningKey makes the next key by which servers sign tasks and commands;
+// it signs after a while. It is not idempotent: repeated before that, it is a
+// problem with the code signing_key_settling.
+func (c *Client) RotateSigningKey(ctx context.Context) (*api.CAStatus, error) {
+	return change[api.CAStatus](ctx, c, http.MethodPost, caPath+"/signing-key", nil)
+}
+
 // ActivateCA has the next certificate authority issue. It is not idempotent.
 func (c *Client) ActivateCA(ctx context.Context) (*api.CAStatus, error) {
 	return change[api.CAStatus](ctx, c, http.MethodPost, caPath+"/activate", nil)

@@ -27,6 +27,8 @@ var operations = map[string][]any{
 	"ca.activate": {(*Client).ActivateCA},
 	"ca.retire":   {(*Client).RetireCA},
 
+	"ca.rotate-signing-key": {(*Client).RotateSigningKey},
+
 	"target.list":   {(*Client).TargetPage, (*Client).Targets},
 	"target.get":    {(*Client).Target},
 	"target.create": {(*Client).CreateTarget},
@@ -90,7 +92,7 @@ var operations = map[string][]any{
 // agent, with a key, a certificate and a journal of its own, and not a person
 // with an API token. internal/agent does, and docs/protocol.md shows how.
 var ofAgents = map[string]bool{
-	"agent.register": true, "agent.token": true, "agent.renew": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
+	"agent.register": true, "agent.token": true, "agent.renew": true, "agent.server-keys": true, "agent.heartbeat": true, "agent.complete": true, "agent.logs": true, "agent.credentials": true,
 	"agent.events": true, "agent.artifact": true, "agent.task-stream": true, "command.ack": true,
 }
 

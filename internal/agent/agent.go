@@ -82,7 +82,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var conn *connector
 	var keep *keeper
 	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
-	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*api.CertificateRenewal, error) { return keep.Renew(ctx, force) }), a.Log)
+	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*api.CertificateRenewal, error) { return keep.Renew(ctx, force) }), j.BeginCommand, a.Log)
 	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
 	a.capabilities.probe(ctx)
 
@@ -93,7 +93,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unwrap, err := newUnwrapper(id, a.keys)
+	unwrap, err := newUnwrapper(id, a.keys, a.Log)
 	if err != nil {
 		return err
 	}
@@ -107,6 +107,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run.calls = &calls{client: server.plain, server: id.ServerURL, agentID: id.AgentID, unwrap: unwrap, log: a.Log}
+	unwrap.server.fetch, unwrap.server.keep = run.calls.serverKeys, func(publicKey string) error {
+		return changeIdentity(cfg.Data, func(id *identity) { id.ServerPublicKey = publicKey })
+	}
 	store, err := newArtifactStore(run.calls)
 	if err != nil {
 		return err

@@ -135,7 +135,7 @@ func TestCollectLogsFits(t *testing.T) {
 			a.Log.InfoContext(t.Context(), "a line", "text", strings.Repeat(text, 2000))
 		}
 		a.Log.InfoContext(t.Context(), "the last")
-		r := command.NewRunner("", a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() {}, nil), slog.New(slog.DiscardHandler))
+		r := command.NewRunner("", a.builtins(newRunner(nil, nil, a.Config.Data, 1, a.Log), func() {}, nil), anew, slog.New(slog.DiscardHandler))
 		r.Take(commandOf("collect-logs", `{"lines":10000}`))
 		<-r.Dirty()
 		var ack *stellav1.CommandAck
@@ -164,7 +164,7 @@ func TestServerHearsOfTheDrainFirst(t *testing.T) {
 		a := testAgent(t)
 		run := newRunner(nil, nil, a.Config.Data, 1, a.Log)
 		var c *connector
-		commands := command.NewRunner("", a.builtins(run, func() { c.beatNow() }, nil), a.Log)
+		commands := command.NewRunner("", a.builtins(run, func() { c.beatNow() }, nil), anew, a.Log)
 		c = &connector{agent: a, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		conn := &recorder{ctx: ctx, ended: make(chan error, 1)}

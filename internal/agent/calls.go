@@ -43,11 +43,13 @@ func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (
 		var res api.TaskCredentials
 		err := c.post(ctx, path, api.CredentialsRequest{Attempt: attempt}, &res)
 		if err == nil {
-			out, err := c.unwrap.credentials(taskID, attempt, &res)
-			if err != nil {
+			out, err := c.unwrap.credentials(ctx, taskID, attempt, &res)
+			if err != nil && !errors.Is(err, errKeysAway) {
 				return nil, deploy.Fail(api.ErrRollbackFailed, "the agent cannot use the credentials of task %s that it was given again: %w", taskID, err)
 			}
-			return out, nil
+			if err == nil {
+				return out, nil
+			}
 		}
 		p, ok := errors.AsType[*api.Problem](err)
 		if ok && p.Code == api.CodeCertificateExpired && !recovered && c.recover(ctx) == nil {
@@ -76,9 +78,19 @@ func (c *calls) token(ctx context.Context) (string, error) {
 	return out.Token, err
 }
 
+// serverKeys gets the keys by which the server signs.
+func (c *calls) serverKeys(ctx context.Context) (*api.ServerKeys, error) {
+	var out api.ServerKeys
+	return &out, c.do(ctx, http.MethodGet, "/api/v1/agents/"+url.PathEscape(c.agentID)+"/server-keys", nil, &out)
+}
+
 // post sends in as JSON, if there is any, and reads the answer into out. It
 // makes one attempt.
 func (c *calls) post(ctx context.Context, path string, in, out any) error {
+	return c.do(ctx, http.MethodPost, path, in, out)
+}
+
+func (c *calls) do(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
 	var body io.Reader = http.NoBody
@@ -89,7 +101,7 @@ func (c *calls) post(ctx context.Context, path string, in, out any) error {
 		}
 		body = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.server, "/")+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(c.server, "/")+path, body)
 	if err != nil {
 		return err
 	}

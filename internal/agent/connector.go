@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -362,11 +361,16 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 		case *stellav1.ConnectResponse_CancelTask:
 			c.run.cancelTask(f.CancelTask.GetRef().GetTaskId(), f.CancelTask.GetReason())
 		case *stellav1.ConnectResponse_Command:
-			var k api.AgentCommand
-			if err := json.Unmarshal(f.Command.GetCommandJson(), &k); err != nil {
-				return fmt.Errorf("decode a command: %w", err)
+			k, err := c.run.unwrap.command(ctx, f.Command.GetCommandJson())
+			switch {
+			case k == nil:
+				return err
+			case err != nil:
+				c.log.ErrorContext(ctx, "a command is refused", "command", k.ID, "type", k.Type, "error", err)
+				c.commands.Refuse(k.ID, err)
+			default:
+				c.commands.Take(k) //nolint:contextcheck // it outlives the link that it came over
 			}
-			c.commands.Take(&k) //nolint:contextcheck // it outlives the link that it came over
 		case *stellav1.ConnectResponse_CommandReceipt:
 			c.commands.Known(ctx, f.CommandReceipt)
 		case *stellav1.ConnectResponse_HeartbeatAck:

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/atomicfile"
@@ -84,6 +85,21 @@ func (id *identity) save(dir string) error {
 		return fmt.Errorf("keep the identity: %w", err)
 	}
 	return nil
+}
+
+// changing is held while an identity's file is changed.
+var changing sync.Mutex
+
+// changeIdentity changes the identity's file, if there is one.
+func changeIdentity(dir string, change func(id *identity)) error {
+	changing.Lock()
+	defer changing.Unlock()
+	id, err := loadIdentity(dir)
+	if err != nil || id == nil {
+		return err
+	}
+	change(id)
+	return id.save(dir)
 }
 
 // storeCredential replaces the agent's key and certificate, both or neither.

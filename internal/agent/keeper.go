@@ -226,12 +226,7 @@ func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certific
 		return nil, err
 	}
 	// The server knows the key, so that the next start has nothing to register.
-	id, err := loadIdentity(dir)
-	if err != nil || id == nil {
-		return next, err
-	}
-	id.Registered.EncryptionPublicKey = k.agent.keys.public()
-	return next, id.save(dir)
+	return next, changeIdentity(dir, func(id *identity) { id.Registered.EncryptionPublicKey = k.agent.keys.public() })
 }
 
 // recoverCertificate gets a certificate for an agent whose own has ended, so

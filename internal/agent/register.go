@@ -67,6 +67,10 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 	a.clock.compare(ctx, a.Log, res.Config.ServerTime)
 	id := &identity{AgentID: res.AgentID, ServerURL: server, ServerPublicKey: res.ServerPublicKey, Registered: req}
 	id.Registered.CSR = ""
+	if known != nil && token == "" {
+		// It goes on from the key that it knows: the next ones are vouched for.
+		id.ServerPublicKey = known.ServerPublicKey
+	}
 	return id, id.store(dir, key, &res)
 }
 

@@ -98,7 +98,7 @@ func (r *runner) touch() {
 // take takes a task as it came over the link, see assign. One that must not be
 // run is reported as failed.
 func (r *runner) take(ctx context.Context, data, signature []byte) error {
-	t, err := r.unwrap.task(data, signature)
+	t, err := r.unwrap.task(ctx, data, signature)
 	if err == nil {
 		return r.assign(ctx, t)
 	}

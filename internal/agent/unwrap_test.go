@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -57,7 +58,7 @@ func (w *wrapper) wrap(task *api.AgentTask, agentID, publicKey string) (data, si
 
 func newTestUnwrapper(t testing.TB, w *wrapper) *unwrapper {
 	t.Helper()
-	u, err := newUnwrapper(&identity{AgentID: "agent-1", ServerPublicKey: w.public}, encryptionFolder(t, t.TempDir()))
+	u, err := newUnwrapper(&identity{AgentID: "agent-1", ServerPublicKey: w.public}, encryptionFolder(t, t.TempDir()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func TestUnwrapTask(t *testing.T) {
 		if sealed := bytes.Contains(data, []byte("payload-secret")); sealed == (key != "") {
 			t.Errorf("on the wire: %s", data)
 		}
-		got, err := u.task(data, signature)
+		got, err := u.task(t.Context(), data, signature)
 		if err != nil || got.Sealed != nil || !strings.Contains(string(got.Payload), "payload-secret") {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -146,7 +147,8 @@ func TestUnwrapRefuses(t *testing.T) {
 			})
 		}},
 	} {
-		k, err := u.task(c.send())
+		data, signature := c.send()
+		k, err := u.task(t.Context(), data, signature)
 		f, ok := errors.AsType[*deploy.Error](err)
 		if !ok || f.Type != c.errType || k == nil || k.ID == "" {
 			t.Errorf("%s: %+v, %v", what, k, err)
@@ -154,10 +156,10 @@ func TestUnwrapRefuses(t *testing.T) {
 			t.Errorf("%s: it was opened: %+v", what, k)
 		}
 	}
-	if k, err := u.task([]byte("nothing"), nil); k != nil || err == nil {
+	if k, err := u.task(t.Context(), []byte("nothing"), nil); k != nil || err == nil {
 		t.Errorf("no JSON: %+v, %v", k, err)
 	}
-	if _, err := newUnwrapper(&identity{ServerPublicKey: "AAAA"}, nil); err == nil {
+	if _, err := newUnwrapper(&identity{ServerPublicKey: "AAAA"}, nil, nil); err == nil {
 		t.Error("a server's key of 3 bytes is taken")
 	}
 }
@@ -171,13 +173,13 @@ func TestUnwrapCredentials(t *testing.T) {
 		s := sealedTo(t, u.keys.public(), info, `{"secrets":{"a":"b"}}`)
 		return &api.TaskCredentials{Attempt: attempt, Sealed: s, Signature: w.Sign(api.PurposeCredentials, append(info, s.Data...))}
 	}
-	if c, err := u.credentials("t1", 3, answer(3)); err != nil || c.Secrets["a"] != "b" {
+	if c, err := u.credentials(t.Context(), "t1", 3, answer(3)); err != nil || c.Secrets["a"] != "b" {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if c, err := u.credentials("t1", 0, answer(3)); err != nil || c.Secrets["a"] != "b" {
+	if c, err := u.credentials(t.Context(), "t1", 0, answer(3)); err != nil || c.Secrets["a"] != "b" {
 		t.Errorf("of the current attempt: %+v, %v", c, err)
 	}
-	if c, err := u.credentials("t1", 3, &api.TaskCredentials{Attempt: 3}); err != nil || c == nil {
+	if c, err := u.credentials(t.Context(), "t1", 3, &api.TaskCredentials{Attempt: 3}); err != nil || c == nil {
 		t.Errorf("none: %v", err)
 	}
 	unsigned, altered, renamed := answer(3), answer(3), answer(3)
@@ -185,9 +187,9 @@ func TestUnwrapCredentials(t *testing.T) {
 	altered.Sealed.Data[1130] ^= 1
 	renamed.Attempt = 4
 	for what, err := range map[string]error{
-		"another attempt": second(u.credentials("t1", 3, answer(4))), "another task": second(u.credentials("t2", 3, answer(3))),
-		"not signed": second(u.credentials("t1", 3, unsigned)), "altered": second(u.credentials("t1", 3, altered)),
-		"renamed": second(u.credentials("t1", 0, renamed)),
+		"another attempt": second(u.credentials(t.Context(), "t1", 3, answer(4))), "another task": second(u.credentials(t.Context(), "t2", 3, answer(3))),
+		"not signed": second(u.credentials(t.Context(), "t1", 3, unsigned)), "altered": second(u.credentials(t.Context(), "t1", 3, altered)),
+		"renamed": second(u.credentials(t.Context(), "t1", 0, renamed)),
 	} {
 		if err == nil {
 			t.Errorf("%s: taken", what)
@@ -266,7 +268,7 @@ func FuzzUnwrapTask(f *testing.F) {
 	f.Add(good, signature)
 	f.Add([]byte(`{"id":"t1","agentId":"agent-1","payload":{}}`), []byte{})
 	f.Fuzz(func(t *testing.T, data, sig []byte) {
-		if k, err := u.task(data, sig); err == nil && !bytes.Equal(data, good) {
+		if k, err := u.task(t.Context(), data, sig); err == nil && !bytes.Equal(data, good) {
 			t.Fatalf("taken: %+v", k)
 		}
 	})

@@ -20,6 +20,10 @@ without any agent registering again:
   stella ca activate   the next authority issues; agents get its certificates
   stella ca retire     the one before is trusted no more
 
+and how the key that signs tasks and commands is replaced, at once:
+
+  stella ca rotate-signing-key
+
 Between two steps, ` + "`stella ca status`" + ` shows how many agents have followed. A step
 waits twenty seconds after the one before, so that all servers know of it.`
 
@@ -28,7 +32,8 @@ func (a *app) caCommand() *cobra.Command {
 		a.caStatusCommand(),
 		a.caStepCommand("prepare", "Make the next authority, and have it trusted", "the next authority is trusted, beside the present one", (*client.Client).PrepareCA),
 		a.caStepCommand("activate", "Have the next authority issue", "the next authority issues; the one before is trusted still", (*client.Client).ActivateCA),
-		a.caRetireCommand())
+		a.caRetireCommand(),
+		a.caStepCommand("rotate-signing-key", "Make the next key that signs tasks and commands", "the next key signs in twenty seconds; agents follow by themselves", (*client.Client).RotateSigningKey))
 	cmd.Long = caHelp
 	return cmd
 }
@@ -101,6 +106,12 @@ func (a *app) showCA(s *api.CAStatus) {
 		t.Row(c.ID, c.State, out.Ago(c.MadeAt, a.now()), day(c.IssuesUntil), day(c.NotAfter), c.Pin)
 	}
 	a.io.Table(t, "There is no authority.")
+	a.io.Println()
+	t = out.NewTable("SIGNING KEY", "STATE", "SIGNS FROM")
+	for _, k := range s.SigningKeys {
+		t.Row(k.ID, k.State, k.From.UTC().Format("2006-01-02 15:04:05Z"))
+	}
+	a.io.Table(t, "There is no signing key.")
 	f := s.Agents
 	a.io.Println()
 	a.io.Pairs(

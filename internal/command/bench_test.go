@@ -53,7 +53,7 @@ func (b *bench) serve(s command.Store) *server {
 }
 
 func (b *bench) service(s command.Store, opts command.Options) *command.Service {
-	return command.NewService(s, b.told, b.told, opts, time.Now, slog.New(slog.DiscardHandler))
+	return command.NewService(s, b.told, b.told, nil, opts, time.Now, slog.New(slog.DiscardHandler))
 }
 
 // run has a service run; it may have run before.

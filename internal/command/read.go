@@ -95,7 +95,8 @@ func (s *Service) noted() func(Ref) bool {
 	}
 }
 
-// ForAgent returns the command as its recipients get it.
+// ForAgent returns the command as its recipients get it, without a signature:
+// see [Service.Outgoing].
 func (c *Command) ForAgent() api.AgentCommand {
 	return api.AgentCommand{ID: c.ID, Type: c.Type, Payload: c.Payload, CreatedAt: c.CreatedAt, ExpiresAt: c.ExpiresAt}
 }

@@ -37,6 +37,7 @@ type Service struct {
 	store  Store
 	wake   Waker
 	events event.Publisher
+	signer Signer
 	opts   Options
 	now    func() time.Time
 	log    *slog.Logger
@@ -53,12 +54,12 @@ type Service struct {
 }
 
 // NewService returns a service over a store. now is the clock, in UTC.
-func NewService(store Store, wake Waker, events event.Publisher, opts Options, now func() time.Time, log *slog.Logger) *Service {
+func NewService(store Store, wake Waker, events event.Publisher, signer Signer, opts Options, now func() time.Time, log *slog.Logger) *Service {
 	if opts.Keep == 0 {
 		opts.Keep = 7 * 24 * time.Hour
 	}
 	return &Service{
-		store: store, wake: wake, events: events, opts: opts, now: now, log: log,
+		store: store, wake: wake, events: events, signer: signer, opts: opts, now: now, log: log,
 		answered: make(chan struct{}, 1), marked: make(chan struct{}, 1), marks: map[Ref]time.Time{},
 	}
 }

@@ -11,7 +11,6 @@ package pki
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -60,7 +59,6 @@ type Authority struct {
 
 	settle      time.Duration
 	trustDomain string
-	signing     ed25519.PrivateKey
 	state       atomic.Pointer[state]
 
 	mu      sync.Mutex
@@ -117,9 +115,6 @@ func Load(ctx context.Context, keys KeyStore, box Sealer, opts Options, now func
 		return nil, err
 	}
 	a.trustDomain = b.TrustDomain
-	if a.signing, err = b.signingKey(); err != nil {
-		return nil, fmt.Errorf("load certificate authority: %w", err)
-	}
 	return a, a.take(sealed, b)
 }
 
@@ -230,9 +225,6 @@ func (a *Authority) Trust() string { return a.state.Load().trust }
 // RootsPEM are the certificates to trust, that of the authority that issues
 // first.
 func (a *Authority) RootsPEM() string { return a.state.Load().rootsPEM }
-
-// SigningKey signs what the server sends to agents.
-func (a *Authority) SigningKey() ed25519.PrivateKey { return a.signing }
 
 // Pin is the SHA-256 of the public key (SubjectPublicKeyInfo) of the root that
 // issues.

@@ -3,7 +3,6 @@ package pki
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -22,7 +21,6 @@ import (
 // that no server ever sees half of a change.
 type bundle struct {
 	TrustDomain string `json:"trustDomain"`
-	SigningKey  []byte `json:"signingKey"`
 	// Generations are the authorities that are trusted, the oldest first: one,
 	// or two while a rotation is under way.
 	Generations []sealedGeneration `json:"generations"`
@@ -68,14 +66,7 @@ func create(trustDomain string, now time.Time) (*bundle, error) {
 	if trustDomain == "" {
 		trustDomain = "stella.local"
 	}
-	_, signing, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	b := &bundle{TrustDomain: trustDomain, ChangedAt: now}
-	if b.SigningKey, err = x509.MarshalPKCS8PrivateKey(signing); err != nil {
-		return nil, err
-	}
 	first, err := newGeneration(nil, now)
 	if err != nil {
 		return nil, err
@@ -165,18 +156,6 @@ func (g *sealedGeneration) open() (*generation, error) {
 	pin := PinOf(out.root)
 	out.id = hex.EncodeToString(pin[:8])
 	return out, nil
-}
-
-func (b *bundle) signingKey() (ed25519.PrivateKey, error) {
-	key, err := x509.ParsePKCS8PrivateKey(b.SigningKey)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	signing, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, errors.New("the signing key is no Ed25519 key")
-	}
-	return signing, nil
 }
 
 // trust names what agents are to trust and who issues their certificates: it

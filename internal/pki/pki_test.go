@@ -336,7 +336,7 @@ func TestLoadGivesOneAuthority(t *testing.T) {
 	must(t, err)
 	for _, a := range append(all, late) {
 		if a.Pin() != all[0].Pin() || a.RootsPEM() != all[0].RootsPEM() || a.Trust() != all[0].Trust() ||
-			!a.SigningKey().Equal(all[0].SigningKey()) || a.TrustDomain() != "stella.test" {
+			a.TrustDomain() != "stella.test" {
 			t.Fatal("two servers have two authorities")
 		}
 	}

@@ -13,15 +13,18 @@ import (
 // What is signed is a domain, a NUL and the message: the domain says what the
 // message is, so that a signature on one kind of message is none on another.
 // The same key signs tokens, which begin otherwise ("eyJ").
-type Signer struct{ key ed25519.PrivateKey }
+type Signer struct{ key func() ed25519.PrivateKey }
 
-// NewSigner returns a signer with a key of the installation.
-func NewSigner(key ed25519.PrivateKey) *Signer { return &Signer{key} }
+// NewSigner returns a signer with one key, which does not change: that of an
+// installation comes from [SigningKeys].
+func NewSigner(key ed25519.PrivateKey) *Signer {
+	return &Signer{func() ed25519.PrivateKey { return key }}
+}
 
 // Sign returns the signature on a message, of 64 bytes. The domain has no NUL
 // in it.
 func (s *Signer) Sign(domain string, message []byte) []byte {
-	return ed25519.Sign(s.key, signed(domain, message))
+	return ed25519.Sign(s.key(), signed(domain, message))
 }
 
 // SealTo encrypts for the agent that registered a public key, in base64, and

@@ -30,22 +30,38 @@ type AgentClaims struct {
 // safe for concurrent use.
 type TokenSigner struct {
 	issuer string
-	public ed25519.PublicKey
-	signer jose.Signer
-	now    func() time.Time
+	// keys are the one that signs, and those whose tokens are taken.
+	keys func() (jose.Signer, []ed25519.PublicKey)
+	now  func() time.Time
 }
 
-// NewTokenSigner returns a signer; issuer names the trust domain.
+// NewTokenSigner returns a signer with one key, which does not change; issuer
+// names the trust domain.
 func NewTokenSigner(key ed25519.PrivateKey, issuer string, now func() time.Time) (*TokenSigner, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	signer, err := tokenSigner(key)
 	if err != nil {
-		return nil, fmt.Errorf("token signer: %w", err)
+		return nil, err
 	}
 	public, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
 		return nil, errors.New("token signer: the key is no Ed25519 key")
 	}
-	return &TokenSigner{issuer: issuer, public: public, signer: signer, now: now}, nil
+	keys := func() (jose.Signer, []ed25519.PublicKey) { return signer, []ed25519.PublicKey{public} }
+	return &TokenSigner{issuer: issuer, keys: keys, now: now}, nil
+}
+
+// Tokens returns a signer of tokens with the installation's keys; issuer names
+// the trust domain.
+func (k *SigningKeys) Tokens(issuer string) *TokenSigner {
+	return &TokenSigner{issuer: issuer, keys: k.tokenKeys, now: k.now}
+}
+
+func tokenSigner(key ed25519.PrivateKey) (jose.Signer, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return nil, fmt.Errorf("token signer: %w", err)
+	}
+	return signer, nil
 }
 
 const audience = "stella-agent"
@@ -77,7 +93,8 @@ func (s *TokenSigner) sign(c AgentClaims) (string, error) {
 		return "", err
 	}
 	now := s.now()
-	token, err := jwt.Signed(s.signer).
+	signer, _ := s.keys()
+	token, err := jwt.Signed(signer).
 		Claims(jwt.Claims{
 			Issuer: s.issuer, Subject: c.AgentID, Audience: jwt.Audience{audience},
 			IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(c.Expires),
@@ -102,7 +119,13 @@ func (s *TokenSigner) Verify(token, certFingerprint string) (*AgentClaims, error
 	}
 	var std jwt.Claims
 	var own wireClaims
-	if err := parsed.Claims(s.public, &std, &own); err != nil {
+	_, keys := s.keys()
+	for _, key := range keys {
+		if err = parsed.Claims(key, &std, &own); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("check token: %w", err)
 	}
 	if err := std.ValidateWithLeeway(jwt.Expected{Issuer: s.issuer, AnyAudience: jwt.Audience{audience}, Time: s.now()}, 0); err != nil {

@@ -4,9 +4,7 @@ package server
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -88,6 +86,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	signing, err := seal.LoadSigningKeys(ctx, st, keyring, s.CASettle, now)
+	if err != nil {
+		return err
+	}
 	auditKey, err := access.LoadKey(ctx, st, keyring)
 	if err != nil {
 		return err
@@ -101,10 +103,6 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer wake.Close()
-	tokens, err := seal.NewTokenSigner(ca.SigningKey(), ca.TrustDomain(), now)
-	if err != nil {
-		return err
-	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -118,10 +116,11 @@ func (s *Server) Run(ctx context.Context) error {
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, keyring, targets.UsersOfSecret, now)
 	news := &taskNews{Bus: wake}
-	tasks := task.NewService(st, news, keyring, secrets, tokens, seal.NewSigner(ca.SigningKey()), audit, task.Options{Lease: cfg.TaskLease}, now, log)
+	signer, tokens := signing.Signer(), signing.Tokens(ca.TrustDomain())
+	tasks := task.NewService(st, news, keyring, secrets, tokens, signer, audit, task.Options{Lease: cfg.TaskLease}, now, log)
 	rollouts := rollout.NewService(st, targets, tasks, keyring, wake, now, log)
 	news.ended = rollouts.Nudge
-	commands := command.NewService(st, wake, wake, command.Options{}, now, log)
+	commands := command.NewService(st, wake, wake, signer, command.Options{}, now, log)
 	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
 		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2, Trust: ca.Trust,
@@ -139,7 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, ServerKey: publicKey(ca.SigningKey()), HeartbeatInterval: cfg.HeartbeatInterval,
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(),
 	})
@@ -161,6 +160,7 @@ func (s *Server) Run(ctx context.Context) error {
 			})
 		}},
 		daemon.Task{Name: "keyring", Run: keyring.Run},
+		daemon.Task{Name: "signing keys", Run: func(ctx context.Context) error { return signing.Run(ctx, log) }},
 		daemon.Task{Name: "limits", Run: func(ctx context.Context) error { return s.reportLimits(ctx, strangers, secure) }},
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
@@ -302,9 +302,4 @@ func withIssuers(base *tls.Config, ca *pki.Authority) func(*tls.ClientHelloInfo)
 		}
 		return last, nil
 	}
-}
-
-func publicKey(key ed25519.PrivateKey) string {
-	pub, _ := key.Public().(ed25519.PublicKey)
-	return base64.StdEncoding.EncodeToString(pub)
 }

@@ -40,11 +40,19 @@ func signingKey(t *testing.T, cp *testkit.ControlPlane) ed25519.PrivateKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, err := pki.Load(t.Context(), st, keyring, pki.Options{TrustDomain: "test.stella"}, time.Now)
+	sealed, err := st.Key(t.Context(), "seal/signing")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ca.SigningKey()
+	plain, err := keyring.Open("seal/signing", sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []struct{ Seed []byte }
+	if err := json.Unmarshal(plain, &keys); err != nil || len(keys) != 1 {
+		t.Fatal(len(keys), err)
+	}
+	return ed25519.NewKeyFromSeed(keys[0].Seed)
 }
 
 type claims map[string]any

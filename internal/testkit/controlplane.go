@@ -72,7 +72,7 @@ func (cp *ControlPlane) Start() {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ready := make(chan string, 1)
-	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }, CASettle: time.Millisecond}
+	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }, CASettle: time.Nanosecond}
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	cp.stop, cp.done = stop, done

@@ -2,6 +2,7 @@ package testkit_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/testkit"
 )
 
 func marshal(t testing.TB, v any) json.RawMessage {
@@ -180,10 +182,16 @@ func (m *matrix) rolloutOf(target string) api.RolloutRequest {
 	})}
 }
 
-// newRollout makes a rollout of ours that is about to begin.
+// newRollout makes a rollout of ours that has begun, and waits for its agent: it
+// does nothing by itself any more.
 func newRollout(m *matrix) *api.Rollout {
 	r, err := m.admin.CreateRollout(m.Context(), m.rolloutOf(newTarget(m)))
 	m.ok(err)
+	testkit.Eventually(m.T, 20*time.Second, "the rollout to have its task", func() (bool, string) {
+		r, err = m.admin.Rollout(m.Context(), r.ID)
+		m.ok(err)
+		return len(r.Targets) == 1 && r.Targets[0].TaskID != "", fmt.Sprintf("%+v", r.Targets)
+	})
 	return r
 }
 
@@ -272,6 +280,7 @@ func ofTask(m *matrix, c *caller, body any, more map[string]string) attempt {
 // caRows come last: from the activation on, nobody has followed.
 var caRows = []cells{
 	{id: "ca.status", who: ofTheInstallation, in: 200},
+	{id: "ca.rotate-signing-key", who: ofTheInstallation, in: 200},
 	{id: "ca.prepare", who: ofTheInstallation, in: 200},
 	{id: "ca.activate", who: ofTheInstallation, in: 200},
 	// The agents here have not followed, and would be lost.
@@ -282,6 +291,7 @@ var protocolRows = []cells{
 	{id: "agent.renew", who: ofTheAgent, in: 200, make: func(m *matrix, c *caller) attempt {
 		return attempt{params: m.path(c), body: api.CertificateRequest{CSR: csr(m, newKey(m))}}
 	}},
+	{id: "agent.server-keys", who: ofTheAgent, in: 200, make: func(m *matrix, c *caller) attempt { return attempt{params: m.path(c)} }},
 	{id: "agent.heartbeat", who: ofTheAgent, in: 200, make: func(m *matrix, c *caller) attempt {
 		return attempt{params: m.path(c), body: api.HeartbeatRequest{Status: "online", NotAccepting: "no task for now"}}
 	}},

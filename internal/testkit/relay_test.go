@@ -27,10 +27,11 @@ import (
 	"stella-ops.org/stella/internal/testkit"
 )
 
-// tasksOf is what a heartbeat's answer brings.
+// tasksOf is what a heartbeat's answer brings to be done.
 type tasksOf struct {
 	Tasks      []json.RawMessage `json:"tasks"`
 	Signatures [][]byte          `json:"signatures"`
+	Commands   []json.RawMessage `json:"commands"`
 }
 
 // relay is somebody within TLS: it has the server's key for TLS and the agent's
@@ -48,6 +49,16 @@ func (r *relay) does(alter func(*tasksOf)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.alter = alter
+}
+
+// commands are those that the server sent.
+func (r *relay) commands() (all []json.RawMessage) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.seen {
+		all = append(all, o.Commands...)
+	}
+	return all
 }
 
 // startRelay starts one before a server; agentData is the agent's folder.
@@ -103,7 +114,7 @@ func startRelay(t *testing.T, cp *testkit.ControlPlane, agentData string) *relay
 	return r
 }
 
-// answer changes the tasks in a heartbeat's answer.
+// answer changes what a heartbeat's answer brings.
 func (r *relay) answer(res *http.Response) error {
 	if !strings.HasSuffix(res.Request.URL.Path, "/heartbeat") || res.StatusCode != http.StatusOK {
 		return nil
@@ -120,7 +131,7 @@ func (r *relay) answer(res *http.Response) error {
 	if err := json.Unmarshal(body, &tasks); err != nil {
 		return err
 	}
-	if len(tasks.Tasks) > 0 {
+	if len(tasks.Tasks)+len(tasks.Commands) > 0 {
 		r.mu.Lock()
 		r.seen = append(r.seen, tasks)
 		r.alter(&tasks)
@@ -128,11 +139,10 @@ func (r *relay) answer(res *http.Response) error {
 		var out bytes.Buffer
 		enc := json.NewEncoder(&out)
 		enc.SetEscapeHTML(false)
-		if all["tasks"], err = json.Marshal(tasks.Tasks); err != nil {
-			return err
-		}
-		if all["signatures"], err = json.Marshal(tasks.Signatures); err != nil {
-			return err
+		for name, v := range map[string]any{"tasks": tasks.Tasks, "signatures": tasks.Signatures, "commands": tasks.Commands} {
+			if all[name], err = unescaped(v); err != nil {
+				return err
+			}
 		}
 		if err := enc.Encode(all); err != nil {
 			return err
@@ -142,6 +152,15 @@ func (r *relay) answer(res *http.Response) error {
 	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	return nil
+}
+
+// unescaped is JSON without escapes for HTML.
+func unescaped(v any) (json.RawMessage, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return out.Bytes(), err
 }
 
 // Whoever sits within TLS can keep a task from running, and no more: what they

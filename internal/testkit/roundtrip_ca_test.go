@@ -19,6 +19,15 @@ var tripsOfCA = []row{
 		_, err = w.viewer.CA(w.Context())
 		w.refused(err, 403, "role_missing")
 	}, ""},
+	{"ca.rotate-signing-key", func(w *trip) {
+		_, err := w.viewer.RotateSigningKey(w.Context())
+		w.refused(err, 403, "role_missing")
+		s, err := w.admin.RotateSigningKey(w.Context())
+		w.ok(err)
+		if n := len(s.SigningKeys); n != 2 || s.SigningKeys[0].ID == s.SigningKeys[1].ID {
+			w.Errorf("%+v", s.SigningKeys)
+		}
+	}, ""},
 	{"ca.prepare", caStep((*client.Client).PrepareCA, api.CAPrepared), ""},
 	{"ca.activate", caStep((*client.Client).ActivateCA, api.CAActivated), ""},
 	{"ca.retire", func(w *trip) {

@@ -341,6 +341,15 @@ var tripsOfAgents = []row{
 		w.refused(w.call(w.Context(), w.agents, http.MethodPost, "/api/v1/agents/another/certificate", nil, req, nil), 403, "not_your_identity")
 		w.refused(w.call(w.Context(), w.transport, http.MethodPost, w.me("/certificate"), nil, req, nil), 401, "certificate_missing")
 	}, ""},
+	{"agent.server-keys", func(w *trip) {
+		var got api.ServerKeys
+		w.ok(w.call(w.Context(), w.agents, http.MethodGet, w.me("/server-keys"), nil, nil, &got))
+		if len(got.Keys) != 1 || len(got.Keys[0].Signature) != 0 {
+			w.Errorf("%+v", got)
+		}
+		w.refused(w.call(w.Context(), w.agents, http.MethodGet, "/api/v1/agents/another/server-keys", nil, nil, nil), 403, "not_your_identity")
+		w.refused(w.call(w.Context(), w.transport, http.MethodGet, w.me("/server-keys"), nil, nil, nil), 401, "certificate_missing")
+	}, ""},
 	{"agent.token", func(w *trip) {
 		var got api.AgentToken
 		w.ok(w.call(w.Context(), w.agents, http.MethodPost, "/api/v1/agents/token", nil, nil, &got))

@@ -44,6 +44,7 @@ type Builtin func(ctx context.Context, payload json.RawMessage) (any, error)
 type Runner struct {
 	folder   string
 	builtins map[string]Builtin
+	begin    func(*api.AgentCommand) error
 	log      *slog.Logger
 	slots    chan struct{}
 	dirty    chan struct{}
@@ -67,21 +68,24 @@ type run struct {
 	ack    *stellav1.CommandAck // nil while it runs; replaced, never altered
 	sent   bool                 // over the link that stands now
 	known  bool                 // the server has the answer
+	// refused: what came was not what the server had sent. That may come yet.
+	refused bool
 }
 
 // errStopped is why a command is given up when the agent ends.
 var errStopped = errors.New("the agent was stopped")
 
 // NewRunner returns a runner that looks for executables in folder and can do
-// builtins itself.
-func NewRunner(folder string, builtins map[string]Builtin, log *slog.Logger) *Runner {
+// builtins itself. begin is asked before a command begins; its error says why it
+// must not, for the one who sent it.
+func NewRunner(folder string, builtins map[string]Builtin, begin func(*api.AgentCommand) error, log *slog.Logger) *Runner {
 	// Executables are run in this folder, where a relative path would mean
 	// something else.
 	if abs, err := filepath.Abs(folder); err == nil && folder != "" {
 		folder = abs
 	}
 	r := &Runner{
-		folder: folder, builtins: builtins, log: log, slots: make(chan struct{}, atOnce), dirty: make(chan struct{}, 1),
+		folder: folder, builtins: builtins, begin: begin, log: log, slots: make(chan struct{}, atOnce), dirty: make(chan struct{}, 1),
 		runs: map[string]*run{}, last: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
@@ -115,7 +119,7 @@ func (r *Runner) Take(c *api.AgentCommand) {
 			delete(r.runs, id)
 		}
 	}
-	if old := r.runs[c.ID]; old != nil {
+	if old := r.runs[c.ID]; old != nil && !old.refused {
 		old.sent, old.known = false, false
 		r.touch()
 		return
@@ -143,6 +147,20 @@ func (r *Runner) Take(c *api.AgentCommand) {
 	})
 }
 
+// Refuse answers a command that must not be run, unless it came before. It does
+// not block.
+func (r *Runner) Refuse(id string, why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.runs[id] != nil || r.stopped {
+		return // somebody only says its name
+	}
+	ack := failed("it was not run: " + why.Error())
+	ack.CommandId = id
+	r.runs[id] = &run{forget: time.Now().Add(rememberFor), ack: ack, refused: true}
+	r.touch()
+}
+
 // perform runs a command and makes its answer.
 func (r *Runner) perform(ctx context.Context, c *api.AgentCommand, before <-chan struct{}) (ack *stellav1.CommandAck) {
 	defer func() {
@@ -156,6 +174,10 @@ func (r *Runner) perform(ctx context.Context, c *api.AgentCommand, before <-chan
 		return failed("it waited for other commands of this agent, and was not begun: " + err.Error())
 	}
 	defer leave()
+	if err := r.begin(c); err != nil {
+		r.log.WarnContext(ctx, "a command is not run", "command", c.ID, "type", c.Type, "error", err)
+		return failed("it was not run: " + err.Error())
+	}
 	began := time.Now()
 	result, err := r.handle(ctx, c)
 	if err != nil {
@@ -260,7 +282,9 @@ func (r *Runner) Reconnected() {
 // Known notes that the server has the answer to a command, or wants none.
 func (r *Runner) Known(ctx context.Context, receipt *stellav1.CommandReceipt) {
 	r.mu.Lock()
-	if this := r.runs[receipt.GetCommandId()]; this != nil && this.ack != nil {
+	if this := r.runs[receipt.GetCommandId()]; this != nil && this.refused {
+		delete(r.runs, receipt.GetCommandId())
+	} else if this != nil && this.ack != nil {
 		this.known = true
 		// The first answer stands: should this one be asked for again, then
 		// not for its result, which may be long.

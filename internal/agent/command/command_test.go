@@ -21,7 +21,7 @@ import (
 // newTestRunner returns a runner that is drained when the test ends.
 func newTestRunner(t *testing.T, folder string, builtins map[string]Builtin) *Runner {
 	t.Helper()
-	r := NewRunner(folder, builtins, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	r := NewRunner(folder, builtins, func(*api.AgentCommand) error { return nil }, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	t.Cleanup(func() {
 		ended, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		cancel()

@@ -1,9 +1,10 @@
-// Package journal is the agent's memory of its tasks: what it has begun, how
-// far it got, and what the server has not yet heard. It survives a crash of
-// the agent and of its machine; every method that changes it returns when the
-// change is on disk.
+// Package journal is the agent's memory of its tasks and commands: what it has
+// begun, how far it got, and what the server has not yet heard. It survives a
+// crash of the agent and of its machine; every method that changes it returns
+// when the change is on disk.
 //
-// No secret is in it: tasks are kept without payload, credentials and token.
+// No secret is in it: tasks are kept without payload, credentials and token, and
+// commands by their ids.
 package journal
 
 import (
@@ -77,8 +78,10 @@ func Open(path string) (*Journal, error) {
 	}
 	j := &Journal{db: db}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(tasksBucket); err != nil {
-			return err
+		for _, name := range [][]byte{tasksBucket, commandsBucket, metaBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
 		}
 		ended, err := tx.CreateBucketIfNotExists(endedBucket)
 		if err != nil {

@@ -248,11 +248,12 @@ func (c *pollConn) setRunning(held []*stellav1.TaskRef) {
 	}
 }
 
-// beatAnswer is an api.HeartbeatResponse with its tasks as they are written:
-// their signatures are on that.
+// beatAnswer is an api.HeartbeatResponse with its tasks and commands as they are
+// written: their signatures are on that.
 type beatAnswer struct {
 	api.HeartbeatResponse
-	Tasks []json.RawMessage `json:"tasks"`
+	Tasks    []json.RawMessage `json:"tasks"`
+	Commands []json.RawMessage `json:"commands"`
 }
 
 func (c *pollConn) heartbeat() (*beatAnswer, error) {
@@ -275,11 +276,7 @@ func (c *pollConn) deliver(res *beatAnswer) error {
 			return err
 		}
 	}
-	for _, k := range res.Commands {
-		data, err := json.Marshal(k)
-		if err != nil {
-			return fmt.Errorf("encode command: %w", err)
-		}
+	for _, data := range res.Commands {
 		if err := c.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Command{Command: &stellav1.Command{CommandJson: data}}}); err != nil {
 			return err
 		}

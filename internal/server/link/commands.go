@@ -2,8 +2,6 @@ package link
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"time"
 
@@ -26,23 +24,6 @@ const (
 	unsentAfter = 2 * time.Second
 )
 
-// parcel is a command as it goes out, encoded once for all recipients.
-type parcel struct {
-	id, tenant, kind string
-	json             []byte
-	frame            *stellav1.ConnectResponse
-}
-
-func pack(c *command.Command) (*parcel, error) {
-	data, err := json.Marshal(c.ForAgent())
-	if err != nil {
-		return nil, fmt.Errorf("encode command %s: %w", c.ID, err)
-	}
-	return &parcel{id: c.ID, tenant: c.TenantID, kind: c.Type, json: data, frame: &stellav1.ConnectResponse{
-		Frame: &stellav1.ConnectResponse_Command{Command: &stellav1.Command{CommandJson: data}},
-	}}, nil
-}
-
 // commandSent hands a command to those recipients that are connected here.
 func (h *Hub) commandSent(tenant, commandID string) {
 	at := h.now() // by this server's clock, and not by that of who recorded it
@@ -60,7 +41,7 @@ func (h *Hub) commandSent(tenant, commandID string) {
 
 // handOut sends a command that was sent at a time.
 func (h *Hub) handOut(ctx context.Context, c *command.Command, at time.Time, agents []string) {
-	p, err := pack(c)
+	out, err := h.commands.Outgoing(c)
 	if err != nil {
 		h.log.ErrorContext(ctx, "a command was not sent", "error", err)
 		return
@@ -69,27 +50,27 @@ func (h *Hub) handOut(ctx context.Context, c *command.Command, at time.Time, age
 		h.mu.Lock()
 		s, stream := h.sessions[id], h.streams[id]
 		h.mu.Unlock()
-		if s != nil && s.tenant == p.tenant {
-			s.pushCommand(p)
+		if s != nil && s.tenant == out.TenantID {
+			s.pushCommand(out)
 		}
 		// What was sent before a stream was opened does not come over it: its
 		// agent asks for that.
-		if stream != nil && stream.tenant == p.tenant && !at.Before(stream.opened) {
-			h.offer(stream, p)
+		if stream != nil && stream.tenant == out.TenantID && !at.Before(stream.opened) {
+			h.offer(stream, out)
 		}
 	}
 }
 
 // pushCommand sends a command that did not go out over this link before.
-func (s *session) pushCommand(p *parcel) {
+func (s *session) pushCommand(c *command.Outgoing) {
 	s.mu.Lock()
-	if !s.commands || slices.Contains(s.pushed, p.id) {
+	if !s.commands || slices.Contains(s.pushed, c.ID) {
 		s.mu.Unlock()
 		return
 	}
-	s.pushed = remember(s.pushed, p.id)
+	s.pushed = remember(s.pushed, c.ID)
 	s.mu.Unlock()
-	if s.enqueue(outgoing{frame: p.frame, command: p.id}) {
+	if s.enqueue(outgoing{command: c}) {
 		s.hub.crew.start(s.write)
 	}
 }
@@ -119,11 +100,11 @@ func (s *session) pendingCommands() error {
 		return err
 	}
 	for _, c := range pending {
-		p, err := pack(c)
+		out, err := s.hub.commands.Outgoing(c)
 		if err != nil {
 			return err
 		}
-		s.pushCommand(p)
+		s.pushCommand(out)
 	}
 	return nil
 }

@@ -36,10 +36,11 @@ const patience = 10 * time.Second
 // bench is a hub over real services and a real store; it is its own bus.
 type bench struct {
 	*Hub
-	t     *testing.T
-	store *store.Store
-	tgts  *target.Service
-	ahead atomic.Int64 // of the clock, in nanoseconds
+	t      *testing.T
+	store  *store.Store
+	signer *seal.Signer
+	tgts   *target.Service
+	ahead  atomic.Int64 // of the clock, in nanoseconds
 }
 
 func newBench(t *testing.T) *bench {
@@ -54,12 +55,13 @@ func newBench(t *testing.T) *bench {
 	now := func() time.Time { return time.Now().UTC().Add(time.Duration(b.ahead.Load())) }
 	tokens, err := seal.NewTokenSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), "stella.test", now)
 	b.must(err)
+	b.signer = seal.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	log := slog.New(slog.DiscardHandler)
 	agents := fleet.NewService(b.store, b, now)
 	monitor := fleet.NewMonitor(b.store, fleet.DefaultThresholds, now, log, func(fleet.Transition) {})
-	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, seal.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))), b, task.Options{}, now, log)
+	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, b.signer, b, task.Options{}, now, log)
 	b.tgts = target.NewService(b.store, agents, now)
-	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
+	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, b.signer, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
 	return b
 }
 

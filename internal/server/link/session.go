@@ -12,6 +12,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 )
@@ -61,8 +62,17 @@ type session struct {
 
 // outgoing is a frame that is to be written.
 type outgoing struct {
-	frame   *stellav1.ConnectResponse
-	command string // the id of the command that it carries, if it does
+	frame   *stellav1.ConnectResponse // nil for a command
+	command *command.Outgoing
+}
+
+// content is the frame. A command's is made, and signed for its agent, when it
+// is written: by many at a time, when it is for a fleet.
+func (f outgoing) content(agentID string) *stellav1.ConnectResponse {
+	if f.command == nil {
+		return f.frame
+	}
+	return &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Command{Command: &stellav1.Command{CommandJson: f.command.JSON(agentID)}}}
 }
 
 const (
@@ -261,14 +271,14 @@ func (s *session) write() {
 		s.mu.Unlock()
 		for _, f := range batch {
 			s.sending.Store(s.hub.now().UnixNano())
-			err := s.conn.Send(f.frame)
+			err := s.conn.Send(f.content(s.agentID))
 			s.sending.Store(0)
 			if err != nil {
 				s.close(fmt.Errorf("send: %w", err))
 				break // the next round ends the writing
 			}
-			if f.command != "" {
-				s.hub.commands.Delivered(s.tenant, f.command, s.agentID)
+			if f.command != nil {
+				s.hub.commands.Delivered(s.tenant, f.command.ID, s.agentID)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stella-ops.org/stella/api"
+	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/server/live"
@@ -69,13 +70,13 @@ func (h *Hub) Streaming(agentID string) bool {
 
 // offer queues a command. A reader that is too slow is dropped: it connects
 // again, and asks for what is pending.
-func (h *Hub) offer(s *stream, p *parcel) {
+func (h *Hub) offer(s *stream, c *command.Outgoing) {
 	s.mu.Lock()
-	again := slices.Contains(s.pushed, p.id)
-	s.pushed = remember(s.pushed, p.id)
+	again := slices.Contains(s.pushed, c.ID)
+	s.pushed = remember(s.pushed, c.ID)
 	s.mu.Unlock()
-	sent := func() { h.commands.Delivered(p.tenant, p.id, s.agentID) }
-	if !again && !s.Offer(live.Event{Type: p.kind, Data: p.json, Sent: sent}) {
+	sent := func() { h.commands.Delivered(c.TenantID, c.ID, s.agentID) }
+	if !again && !s.Offer(live.Event{Type: c.Type, Data: c.JSON(s.agentID), Sent: sent}) {
 		h.drop(s)
 	}
 }

@@ -95,7 +95,7 @@ func TestStreamBesideAServerWhoseClockIsSlow(t *testing.T) {
 	b := newBench(t)
 	a := b.agent("a")
 	slow := func() time.Time { return time.Now().UTC().Add(-time.Hour) }
-	elsewhere := command.NewService(b.store, b, b, command.Options{}, slow, slog.New(slog.DiscardHandler))
+	elsewhere := command.NewService(b.store, b, b, b.signer, command.Options{}, slow, slog.New(slog.DiscardHandler))
 	events, _ := b.stream(a)
 	b.command(elsewhere, a)
 	b.wantEvent(events)
@@ -114,7 +114,7 @@ func TestStreamDoesNotReplay(t *testing.T) {
 	if n := len(events.Events()); n != 0 {
 		t.Fatalf("%d commands come again", n)
 	}
-	deaf := command.NewService(b.store, mute{}, b, command.Options{}, b.now, slog.New(slog.DiscardHandler))
+	deaf := command.NewService(b.store, mute{}, b, b.signer, command.Options{}, b.now, slog.New(slog.DiscardHandler))
 	b.command(deaf, a)
 	b.ahead.Add(int64(2 * unsentAfter))
 	b.lookForCommands(t.Context())

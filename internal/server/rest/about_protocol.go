@@ -27,6 +27,12 @@ func aboutProtocol() map[string]about {
 				"Safe to repeat: the certificate in use goes on until the next one has been used for the first time, and a minute more. Renew when two thirds of its life are over, at a moment that differs from agent to agent.",
 			request: api.CertificateRequest{CSR: exampleRegisterRequest().CSR}, answers: "The certificate.", answer: exampleCertificate(),
 		},
+		"agent.server-keys": {
+			tag: "agent-protocol",
+			text: "Gives the keys by which servers sign tasks and commands. An agent that meets a signature by a key that it does not know follows from the one that it knows: " +
+				"each key is signed by the one before. What cannot be reached so is not the server's.",
+			answers: "The keys.", answer: exampleServerKeys(),
+		},
 		"agent.token": {
 			tag: "agent-protocol",
 			text: "Gives a token that is good for all of the agent's task endpoints for an hour. It is bound to the client certificate (RFC 8705) " +

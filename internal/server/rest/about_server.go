@@ -100,6 +100,12 @@ func aboutCA() map[string]about {
 				"New registration tokens carry the pin of the next, and those that were made before stay good. Repeated, it is refused.",
 			answers: "Where it stands now.", answer: exampleCA(api.CAActivated), refuses: []string{elsewhere, "409 ca_phase", "409 ca_settling"},
 		},
+		"ca.rotate-signing-key": {
+			tag: "ca",
+			text: "Makes the next key by which servers sign tasks and commands, and tokens for agents. The present one signs it, so that agents follow by themselves; it signs after twenty seconds, when every server knows it. " +
+				"Repeated before that, it is refused.",
+			answers: "Where it stands now.", answer: exampleCA(api.CASteady), refuses: []string{elsewhere, "409 signing_key_settling"},
+		},
 		"ca.retire": {
 			tag: "ca",
 			text: "Ends the trust in the certificate authority before. It is refused while any agent that is heard would be lost, and while one that is not heard would be, unless `loseDead` says so. " +
@@ -117,7 +123,10 @@ func exampleCA(phase api.CAPhase) api.CAStatus {
 			MadeAt: at(0, 0), NotAfter: at(20*365*24*60, 0), IssuesUntil: at(5*365*24*60, 0),
 		}
 	}
-	s := api.CAStatus{Phase: phase, Since: at(0, 0), Trust: "5a1f0c3e9b7d2468", Agents: api.CAFollowers{Total: 120, Followed: 120}}
+	s := api.CAStatus{
+		Phase: phase, Since: at(0, 0), Trust: "5a1f0c3e9b7d2468", Agents: api.CAFollowers{Total: 120, Followed: 120},
+		SigningKeys: []api.SigningKey{{ID: "3c59dc048e885024", State: "active", From: at(0, 0)}},
+	}
 	switch phase {
 	case api.CASteady:
 		s.Authorities = []api.CertificateAuthority{one("0f1e2d3c4b5a6978", "active")}

@@ -54,6 +54,8 @@ func (s *Server) agentCalls() {
 			return api.AgentToken{Token: token, ExpiresIn: agentTokenLife}, err
 		})
 
+	handle(s, s.operation(http.MethodGet, "/api/v1/agents/{id}/server-keys", "agent.server-keys", "Get the keys that sign what the server sends", agentSelf),
+		func(context.Context, *IDPath) (api.ServerKeys, error) { return s.Signing.Published(), nil })
 	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/certificate", "agent.renew", "Get the agent's next certificate", agentRenewing),
 		func(ctx context.Context, in *renewal) (api.CertificateResponse, error) { return s.renew(ctx, in) })
 
@@ -135,7 +137,7 @@ func (s *Server) renew(ctx context.Context, in *renewal) (api.CertificateRespons
 	}
 	return api.CertificateResponse{
 		Certificate: issued.ChainPEM, CACertificate: s.CA.RootsPEM(), NotAfter: issued.NotAfter,
-		ServerTime: now, ServerPublicKey: s.ServerKey,
+		ServerTime: now, ServerPublicKey: s.Signing.Public(),
 	}, nil
 }
 
@@ -179,7 +181,7 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 		AgentID: reg.AgentID, Certificate: reg.ChainPEM, CACertificate: s.CA.RootsPEM(),
 		EventsURL: base.JoinPath(path, "events").String(), TaskStreamURL: stream.JoinPath(path, "task-stream").String(),
 		Config:          api.AgentSettings{HeartbeatIntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: s.now()},
-		ServerPublicKey: s.ServerKey,
+		ServerPublicKey: s.Signing.Public(),
 	}, nil
 }
 
@@ -262,7 +264,11 @@ func (s *Server) pendingCommands(ctx context.Context, a *fleet.Agent, out *api.H
 		return err
 	}
 	for _, c := range pending {
-		out.Commands = append(out.Commands, c.ForAgent())
+		signed, err := s.Commands.Outgoing(c)
+		if err != nil {
+			return err
+		}
+		out.Commands = append(out.Commands, signed.For(a.ID))
 		s.Commands.Delivered(a.TenantID, c.ID, a.ID)
 	}
 	return nil

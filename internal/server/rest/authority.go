@@ -27,6 +27,7 @@ func (s *Server) authority() {
 		if err != nil {
 			return api.CAStatus{}, err
 		}
+		v.SigningKeys = s.Signing.Keys()
 		return *v, nil
 	}
 	handle(s, s.operation(http.MethodGet, "/api/v1/ca", "ca.status", "Show the certificate authority, and who has followed its rotation", admin),
@@ -35,6 +36,15 @@ func (s *Server) authority() {
 		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Prepare) })
 	handle(s, s.operation(http.MethodPost, "/api/v1/ca/activate", "ca.activate", "Have the next certificate authority issue", admin),
 		func(ctx context.Context, _ *none) (api.CAStatus, error) { return answer(ctx, s.Rotation.Activate) })
+	handle(s, s.operation(http.MethodPost, "/api/v1/ca/signing-key", "ca.rotate-signing-key", "Make the next key that signs tasks and commands", admin),
+		func(ctx context.Context, _ *none) (api.CAStatus, error) {
+			return answer(ctx, func(ctx context.Context) (*api.CAStatus, error) {
+				if err := s.Signing.Rotate(ctx); err != nil {
+					return nil, err
+				}
+				return s.Rotation.Status(ctx)
+			})
+		})
 	type retire struct{ Body api.CARetireRequest }
 	handle(s, s.operation(http.MethodPost, "/api/v1/ca/retire", "ca.retire", "End the trust in the certificate authority before", admin),
 		func(ctx context.Context, in *retire) (api.CAStatus, error) {

@@ -114,6 +114,7 @@ func (s *Server) showCommands() {
 		IDPath
 		Page
 		State api.CommandState `query:"state" enum:"pending,delivered,acknowledged,failed,expired" doc:"Only those in this state; pending ones can still be run."`
+		wire  []api.AgentCommand
 	}
 	list(s, s.operation(http.MethodGet, "/api/v1/agents/{id}/commands", "command.list-agent", "List the commands that were sent to an agent, the newest first", agentOrViewer), command.ReceivedSchema,
 		func(ctx context.Context, in *ofAgentQuery, q filter.Query) ([]*command.Received, error) {
@@ -121,15 +122,35 @@ func (s *Server) showCommands() {
 			if err != nil {
 				return nil, err
 			}
-			return s.Commands.ListOf(ctx, tenant, id, command.ReceivedFilter{State: in.State, Query: q, Limit: in.Limit})
+			found, err := s.Commands.ListOf(ctx, tenant, id, command.ReceivedFilter{State: in.State, Query: q, Limit: in.Limit})
+			for i := 0; err == nil && i < len(found); i++ {
+				var c api.AgentCommand
+				c, err = s.received(ctx, found[i])
+				in.wire = append(in.wire, c)
+			}
+			return found, err
 		},
-		func(_ context.Context, _ *ofAgentQuery, found []*command.Received, next string) api.AgentCommandList {
+		func(_ context.Context, in *ofAgentQuery, found []*command.Received, next string) api.AgentCommandList {
 			out := api.AgentCommandList{Items: make([]api.AgentCommandItem, len(found)), Next: next}
 			for i, c := range found {
-				out.Items[i] = api.AgentCommandItem{AgentCommand: c.ForAgent(), State: c.State}
+				out.Items[i] = api.AgentCommandItem{AgentCommand: in.wire[i], State: c.State}
 			}
 			return out
 		})
+}
+
+// received is a command as the agent that it was sent to gets it. People get it
+// without the signature, by which one could be run.
+func (s *Server) received(ctx context.Context, c *command.Received) (api.AgentCommand, error) {
+	a := agent(ctx)
+	if a == nil || c.State.Final() {
+		return c.ForAgent(), nil
+	}
+	out, err := s.Commands.Outgoing(c.Command)
+	if err != nil {
+		return api.AgentCommand{}, err
+	}
+	return out.For(a.ID), nil
 }
 
 // oneAgentFor returns the tenant and the id of the agent that a path names, for

@@ -122,6 +122,13 @@ func exampleHeartbeatRequest() api.HeartbeatRequest {
 	}
 }
 
+func exampleServerKeys() api.ServerKeys {
+	return api.ServerKeys{Keys: []api.ServerKey{
+		{PublicKey: exampleRegisterResponse().ServerPublicKey, From: at(0, 0)},
+		{PublicKey: "VKpVyBRGkCNT6WzqLjY7cQVJGDyD4oqDMXkLyJ4Ovbk=", From: at(60, 0), Signature: exampleCredentials().Signature},
+	}}
+}
+
 func exampleHeartbeatResponse() api.HeartbeatResponse {
 	return api.HeartbeatResponse{
 		Tasks: []api.AgentTask{exampleAgentTask()}, Signatures: [][]byte{exampleCredentials().Signature}, Commands: []api.AgentCommand{exampleAgentCommand()},

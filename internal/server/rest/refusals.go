@@ -43,6 +43,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"409 agents_would_be_lost":     "agents have no certificate of the authority that is to stay",
 	"409 ca_phase":                 "the rotation of the authority is in another phase",
 	"409 ca_settling":              "other servers may not know of the step before yet",
+	"409 signing_key_settling":     "the last new signing key does not sign yet",
 	"409 agent_missing":            "no agent serves the target",
 	"409 agent_revoked":            "the agent is revoked, and stays so",
 	"409 agent_changed":            "the agent was replaced meanwhile; try again",

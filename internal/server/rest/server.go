@@ -81,8 +81,8 @@ type Deps struct {
 	// CRL is the list of revoked certificates, in DER, signed by an authority;
 	// by the one that issues when none is named.
 	CRL func(ctx context.Context, authority string) ([]byte, error)
-	// ServerKey is the public key that signs what the server sends, in base64.
-	ServerKey         string
+	// Signing are the keys that sign what the server sends.
+	Signing           *seal.SigningKeys
 	HeartbeatInterval time.Duration
 	// BaseURL is how agents and people reach the server.
 	BaseURL func() string

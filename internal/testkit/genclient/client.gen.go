@@ -117,9 +117,9 @@ const (
 
 // Defines values for CertificateAuthorityState.
 const (
-	Active   CertificateAuthorityState = "active"
-	Next     CertificateAuthorityState = "next"
-	Retiring CertificateAuthorityState = "retiring"
+	CertificateAuthorityStateActive   CertificateAuthorityState = "active"
+	CertificateAuthorityStateNext     CertificateAuthorityState = "next"
+	CertificateAuthorityStateRetiring CertificateAuthorityState = "retiring"
 )
 
 // Defines values for CommandScope.
@@ -235,6 +235,13 @@ const (
 	RolloutTargetStateRunning        RolloutTargetState = "running"
 	RolloutTargetStateSkipped        RolloutTargetState = "skipped"
 	RolloutTargetStateSucceeded      RolloutTargetState = "succeeded"
+)
+
+// Defines values for SigningKeyState.
+const (
+	SigningKeyStateActive SigningKeyState = "active"
+	SigningKeyStateBefore SigningKeyState = "before"
+	SigningKeyStateNext   SigningKeyState = "next"
 )
 
 // Defines values for TargetConfigStickerLocation.
@@ -481,6 +488,9 @@ type AgentCommand struct {
 	// Payload What the command's handler gets; any JSON.
 	Payload interface{} `json:"payload,omitempty"`
 
+	// Signature The server's Ed25519 signature on this command for this agent: see the protocol's page. Left out in the list that people get, and of commands that are over.
+	Signature *string `json:"signature,omitempty"`
+
 	// Type What to do, as in doctor. An agent answers failed to a type that it does not know.
 	Type                 string                 `json:"type"`
 	AdditionalProperties map[string]interface{} `json:"-"`
@@ -499,6 +509,9 @@ type AgentCommandItem struct {
 
 	// Payload What the command's handler gets; any JSON.
 	Payload interface{} `json:"payload,omitempty"`
+
+	// Signature The server's Ed25519 signature on this command for this agent: see the protocol's page. Left out in the list that people get, and of commands that are over.
+	Signature *string `json:"signature,omitempty"`
 
 	// State How far it has come with this agent.
 	State AgentCommandItemState `json:"state"`
@@ -914,6 +927,9 @@ type CAStatus struct {
 
 	// Phase steady: one authority; prepared: the next one is trusted and does not issue; activated: the next one issues, and the one before is trusted still.
 	Phase CAStatusPhase `json:"phase"`
+
+	// SigningKeys The keys by which servers sign tasks and commands, the oldest first.
+	SigningKeys []SigningKey `json:"signingKeys"`
 
 	// Since When the last step was taken.
 	Since time.Time `json:"since"`
@@ -2159,11 +2175,44 @@ type SecretRequest struct {
 	Value string `json:"value"`
 }
 
+// ServerKey ServerKey is one of the keys (Ed25519, RFC 8032).
+type ServerKey struct {
+	// From When it begins to sign; it ends when the next one begins.
+	From time.Time `json:"from"`
+
+	// PublicKey The 32 bytes of the public key, in base64.
+	PublicKey string `json:"publicKey"`
+
+	// Signature By the key before this one, as the protocol's page says; the first has none.
+	Signature *string `json:"signature,omitempty"`
+}
+
+// ServerKeys ServerKeys is the answer of GET /pki/server-keys: the keys by which the servers have signed what they send, and will.
+type ServerKeys struct {
+	// Keys The keys, the oldest first. Each but the first is signed by the one before.
+	Keys []ServerKey `json:"keys"`
+}
+
 // ServerStatus ServerStatus is the answer of GET /healthz and of GET /readyz.
 type ServerStatus struct {
 	// Status ok: the server runs; ready: it can do its work, too.
 	Status string `json:"status"`
 }
+
+// SigningKey SigningKey is a key by which servers sign what they send to agents.
+type SigningKey struct {
+	// From When it begins to sign, or began.
+	From time.Time `json:"from"`
+
+	// Id The first 8 bytes of the public key's SHA-256, in hex.
+	Id string `json:"id"`
+
+	// State active: it signs; next: it will; before: it did, and vouches for the next one.
+	State SigningKeyState `json:"state"`
+}
+
+// SigningKeyState active: it signs; next: it will; before: it did, and vouches for the next one.
+type SigningKeyState string
 
 // StickerPayload StickerPayload is a sticker to write.
 type StickerPayload struct {
@@ -2727,6 +2776,9 @@ type N409RolloutState = Problem
 // N409SecretInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409SecretInUse = Problem
 
+// N409SigningKeySettling Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409SigningKeySettling = Problem
+
 // N409SizeDiffers Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409SizeDiffers = Problem
 
@@ -3267,6 +3319,14 @@ func (a *AgentCommand) UnmarshalJSON(b []byte) error {
 		delete(object, "payload")
 	}
 
+	if raw, found := object["signature"]; found {
+		err = json.Unmarshal(raw, &a.Signature)
+		if err != nil {
+			return fmt.Errorf("error reading 'signature': %w", err)
+		}
+		delete(object, "signature")
+	}
+
 	if raw, found := object["type"]; found {
 		err = json.Unmarshal(raw, &a.Type)
 		if err != nil {
@@ -3312,6 +3372,13 @@ func (a AgentCommand) MarshalJSON() ([]byte, error) {
 	object["payload"], err = json.Marshal(a.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("error marshaling 'payload': %w", err)
+	}
+
+	if a.Signature != nil {
+		object["signature"], err = json.Marshal(a.Signature)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'signature': %w", err)
+		}
 	}
 
 	object["type"], err = json.Marshal(a.Type)
@@ -3385,6 +3452,14 @@ func (a *AgentCommandItem) UnmarshalJSON(b []byte) error {
 		delete(object, "payload")
 	}
 
+	if raw, found := object["signature"]; found {
+		err = json.Unmarshal(raw, &a.Signature)
+		if err != nil {
+			return fmt.Errorf("error reading 'signature': %w", err)
+		}
+		delete(object, "signature")
+	}
+
 	if raw, found := object["state"]; found {
 		err = json.Unmarshal(raw, &a.State)
 		if err != nil {
@@ -3438,6 +3513,13 @@ func (a AgentCommandItem) MarshalJSON() ([]byte, error) {
 	object["payload"], err = json.Marshal(a.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("error marshaling 'payload': %w", err)
+	}
+
+	if a.Signature != nil {
+		object["signature"], err = json.Marshal(a.Signature)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'signature': %w", err)
+		}
 	}
 
 	object["state"], err = json.Marshal(a.State)
@@ -6447,6 +6529,9 @@ type ClientInterface interface {
 	// AgentRevoke request
 	AgentRevoke(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentServerKeys request
+	AgentServerKeys(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AgentTaskStream request
 	AgentTaskStream(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6507,6 +6592,9 @@ type ClientInterface interface {
 	CaRetireWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	CaRetire(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CaRotateSigningKey request
+	CaRotateSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CommandList request
 	CommandList(ctx context.Context, params *CommandListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -7017,6 +7105,18 @@ func (c *Client) AgentRevoke(ctx context.Context, id string, reqEditors ...Reque
 	return c.Client.Do(req)
 }
 
+func (c *Client) AgentServerKeys(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentServerKeysRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) AgentTaskStream(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAgentTaskStreamRequest(c.Server, id, params)
 	if err != nil {
@@ -7271,6 +7371,18 @@ func (c *Client) CaRetireWithBody(ctx context.Context, contentType string, body 
 
 func (c *Client) CaRetire(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCaRetireRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) CaRotateSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCaRotateSigningKeyRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -9057,6 +9169,40 @@ func NewAgentRevokeRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAgentServerKeysRequest generates requests for AgentServerKeys
+func NewAgentServerKeysRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "id", runtime.ParamLocationPath, id)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/agents/%s/server-keys", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewAgentTaskStreamRequest generates requests for AgentTaskStream
 func NewAgentTaskStreamRequest(server string, id string, params *AgentTaskStreamParams) (*http.Request, error) {
 	var err error
@@ -9971,6 +10117,33 @@ func NewCaRetireRequestWithBody(server string, contentType string, body io.Reade
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCaRotateSigningKeyRequest generates requests for CaRotateSigningKey
+func NewCaRotateSigningKeyRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ca/signing-key")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -11981,6 +12154,9 @@ type ClientWithResponsesInterface interface {
 	// AgentRevokeWithResponse request
 	AgentRevokeWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*AgentRevokeAnswer, error)
 
+	// AgentServerKeysWithResponse request
+	AgentServerKeysWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*AgentServerKeysAnswer, error)
+
 	// AgentTaskStreamWithResponse request
 	AgentTaskStreamWithResponse(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*AgentTaskStreamAnswer, error)
 
@@ -12041,6 +12217,9 @@ type ClientWithResponsesInterface interface {
 	CaRetireWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error)
 
 	CaRetireWithResponse(ctx context.Context, body CaRetireJSONRequestBody, reqEditors ...RequestEditorFn) (*CaRetireAnswer, error)
+
+	// CaRotateSigningKeyWithResponse request
+	CaRotateSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaRotateSigningKeyAnswer, error)
 
 	// CommandListWithResponse request
 	CommandListWithResponse(ctx context.Context, params *CommandListParams, reqEditors ...RequestEditorFn) (*CommandListAnswer, error)
@@ -12854,6 +13033,35 @@ func (r AgentRevokeAnswer) StatusCode() int {
 	return 0
 }
 
+type AgentServerKeysAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *ServerKeys
+	ApplicationproblemJSON400 *N400ProtocolVersion
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
+	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentServerKeysAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentServerKeysAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type AgentTaskStreamAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -13358,6 +13566,34 @@ func (r CaRetireAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r CaRetireAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type CaRotateSigningKeyAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON200                   *CAStatus
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallationRoleMissing
+	ApplicationproblemJSON409 *N409SigningKeySettling
+	ApplicationproblemJSON429 *N429RateLimited
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r CaRotateSigningKeyAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CaRotateSigningKeyAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -14579,6 +14815,15 @@ func (c *ClientWithResponses) AgentRevokeWithResponse(ctx context.Context, id st
 	return ParseAgentRevokeAnswer(rsp)
 }
 
+// AgentServerKeysWithResponse request returning *AgentServerKeysAnswer
+func (c *ClientWithResponses) AgentServerKeysWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*AgentServerKeysAnswer, error) {
+	rsp, err := c.AgentServerKeys(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentServerKeysAnswer(rsp)
+}
+
 // AgentTaskStreamWithResponse request returning *AgentTaskStreamAnswer
 func (c *ClientWithResponses) AgentTaskStreamWithResponse(ctx context.Context, id string, params *AgentTaskStreamParams, reqEditors ...RequestEditorFn) (*AgentTaskStreamAnswer, error) {
 	rsp, err := c.AgentTaskStream(ctx, id, params, reqEditors...)
@@ -14770,6 +15015,15 @@ func (c *ClientWithResponses) CaRetireWithResponse(ctx context.Context, body CaR
 		return nil, err
 	}
 	return ParseCaRetireAnswer(rsp)
+}
+
+// CaRotateSigningKeyWithResponse request returning *CaRotateSigningKeyAnswer
+func (c *ClientWithResponses) CaRotateSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*CaRotateSigningKeyAnswer, error) {
+	rsp, err := c.CaRotateSigningKey(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCaRotateSigningKeyAnswer(rsp)
 }
 
 // CommandListWithResponse request returning *CommandListAnswer
@@ -17073,6 +17327,81 @@ func ParseAgentRevokeAnswer(rsp *http.Response) (*AgentRevokeAnswer, error) {
 	return response, nil
 }
 
+// ParseAgentServerKeysAnswer parses an HTTP response from a AgentServerKeysWithResponse call
+func ParseAgentServerKeysAnswer(rsp *http.Response) (*AgentServerKeysAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentServerKeysAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ServerKeys
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400ProtocolVersion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401CertificateExpiredCertificateMissingCertificateRefused
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseAgentTaskStreamAnswer parses an HTTP response from a AgentTaskStreamWithResponse call
 func ParseAgentTaskStreamAnswer(rsp *http.Response) (*AgentTaskStreamAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -18440,6 +18769,74 @@ func ParseCaRetireAnswer(rsp *http.Response) (*CaRetireAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCaRotateSigningKeyAnswer parses an HTTP response from a CaRotateSigningKeyWithResponse call
+func ParseCaRotateSigningKeyAnswer(rsp *http.Response) (*CaRotateSigningKeyAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CaRotateSigningKeyAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CAStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallationRoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409SigningKeySettling
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest N429RateLimited

@@ -176,6 +176,7 @@ func (c *caller) end(ctx context.Context, admin *ClientWithResponses) {
 	get(c, func(a *AgentRevokeAnswer) *Agent { return a.JSON200 })(200)(admin.AgentRevokeWithResponse(ctx, "generated"))
 	get(c, func(a *AgentDeleteAnswer) *Deleted { return a.JSON200 })(200)(admin.AgentDeleteWithResponse(ctx, "generated"))
 	get(c, func(a *CaStatusAnswer) *CAStatus { return a.JSON200 })(200)(admin.CaStatusWithResponse(ctx))
+	get(c, func(a *CaRotateSigningKeyAnswer) *CAStatus { return a.JSON200 })(200)(admin.CaRotateSigningKeyWithResponse(ctx))
 	get(c, func(a *CaPrepareAnswer) *CAStatus { return a.JSON200 })(200)(admin.CaPrepareWithResponse(ctx))
 	get(c, func(a *CaActivateAnswer) *CAStatus { return a.JSON200 })(200)(admin.CaActivateWithResponse(ctx))
 	get(c, func(a *CaRetireAnswer) *CAStatus { return a.JSON200 })(200)(admin.CaRetireWithResponse(ctx, CARetireRequest{LoseDead: ptr(true)}))

@@ -139,6 +139,7 @@ func (c *caller) run(ctx context.Context, url, token, caFile string) error {
 		return err
 	}
 	get(c, func(a *AgentRenewAnswer) *CertificateResponse { return a.JSON200 })(200)(plain.AgentRenewWithResponse(ctx, identity.AgentId, CertificateRequest{Csr: next}))
+	get(c, func(a *AgentServerKeysAnswer) *ServerKeys { return a.JSON200 })(200)(plain.AgentServerKeysWithResponse(ctx, identity.AgentId))
 	bearer := get(c, func(a *AgentTokenAnswer) *AgentToken { return a.JSON200 })(200)(plain.AgentTokenWithResponse(ctx))
 	agent, err := client(bearer.Token, cert)
 	if err != nil {
