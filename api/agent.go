@@ -112,12 +112,20 @@ type Agent struct {
 	ResourceUsage *ResourceUsage    `json:"resourceUsage,omitempty" doc:"The load of its machine, as of the last heartbeat that told it."`
 	LastHeartbeat *time.Time        `json:"lastHeartbeat,omitempty" doc:"When it was last heard."`
 	// Transport is how the agent is connected now: websocket, grpc, poll, or empty.
-	Transport              string     `json:"transport,omitempty" doc:"How it is connected: websocket, grpc, poll, or empty when it is not."`
-	NotAccepting           string     `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
-	CertificateFingerprint string     `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
-	CertificateNotAfter    *time.Time `json:"certificateNotAfter,omitempty" doc:"When the certificate ends; the agent renews it before."`
-	CreatedAt              time.Time  `json:"createdAt" doc:"When it registered first."`
-	UpdatedAt              time.Time  `json:"updatedAt" doc:"When it, or what is said of it, was changed last."`
+	Transport              string      `json:"transport,omitempty" doc:"How it is connected: websocket, grpc, poll, or empty when it is not."`
+	NotAccepting           string      `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
+	CertificateFingerprint string      `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
+	CertificateNotAfter    *time.Time  `json:"certificateNotAfter,omitempty" doc:"When the certificate ends; the agent renews it before."`
+	Clone                  *AgentClone `json:"clone,omitempty" doc:"A second host that uses this agent's identity: its disk was copied. Left out when there is none, and after ten minutes without it."`
+	CreatedAt              time.Time   `json:"createdAt" doc:"When it registered first."`
+	UpdatedAt              time.Time   `json:"updatedAt" doc:"When it, or what is said of it, was changed last."`
+}
+
+// AgentClone says that two hosts use one identity.
+type AgentClone struct {
+	SeenAt time.Time `json:"seenAt" doc:"When the one was held off last."`
+	Held   string    `json:"held" doc:"Where the one comes from that is held off: the newer one."`
+	Kept   string    `json:"kept" doc:"Where the one comes from that works: the older one."`
 }
 
 // AgentList is the answer of GET /api/v1/agents.

@@ -36,6 +36,7 @@ const (
 	EventAgentDeactivated  = "agent.deactivated"
 	EventAgentRevoked      = "agent.revoked"
 	EventAgentDeleted      = "agent.deleted"
+	EventAgentCloned       = "agent.cloned"
 
 	EventTaskQueued    = "task.queued"
 	EventTaskAssigned  = "task.assigned"

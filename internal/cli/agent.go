@@ -94,6 +94,9 @@ func (a *app) agentStatus(g *api.Agent) string {
 	case g.NotAccepting != "":
 		text += " (no new tasks: " + out.Plain(g.NotAccepting) + ")"
 	}
+	if g.Clone != nil {
+		return style.Bad(text + " (cloned: " + out.Plain(g.Clone.Held) + " uses its identity, too)")
+	}
 	switch g.Status {
 	case api.StatusOnline:
 		return style.Good(text)
@@ -185,8 +188,18 @@ func (a *app) showAgent(g *api.Agent) {
 		[2]string{"Routes", strings.Join(g.Routes, ", ")},
 		[2]string{"Load", load(g.ResourceUsage)},
 		[2]string{"Certificate", certificate},
+		[2]string{"Cloned", cloned(g.Clone, a.now())},
 		[2]string{"Registered", out.Ago(g.CreatedAt, a.now())},
 	)
+}
+
+// cloned says what a person is to do about two hosts with one identity.
+func cloned(c *api.AgentClone, now time.Time) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s works; %s is held off, last %s. On the one that is the copy, stop the agent, remove its data folder and bootstrap it anew",
+		out.Plain(c.Kept), out.Plain(c.Held), out.Ago(c.SeenAt, now))
 }
 
 func load(u *api.ResourceUsage) string {

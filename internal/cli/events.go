@@ -30,7 +30,7 @@ var eventStyles = []struct {
 	{api.EventAgentActivated, out.Style.Good},
 	{api.EventAgentDeactivated, out.Style.Warn},
 	{api.EventAgentRevoked, out.Style.Bad},
-	{api.EventAgentDeleted, out.Style.Bad},
+	{api.EventAgentDeleted, out.Style.Bad}, {api.EventAgentCloned, out.Style.Bad},
 	{api.EventTaskQueued, plainStyle},
 	{api.EventTaskAssigned, plainStyle},
 	{api.EventTaskRunning, plainStyle},

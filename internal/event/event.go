@@ -67,7 +67,7 @@ func clip(s string) string {
 var kinds = []string{
 	api.EventAgentRegistered, api.EventAgentUpdated, api.EventAgentConnected, api.EventAgentDisconnected,
 	api.EventAgentLive, api.EventAgentStale, api.EventAgentDead,
-	api.EventAgentActivated, api.EventAgentDeactivated, api.EventAgentRevoked, api.EventAgentDeleted,
+	api.EventAgentActivated, api.EventAgentDeactivated, api.EventAgentRevoked, api.EventAgentDeleted, api.EventAgentCloned,
 	api.EventTaskQueued, api.EventTaskAssigned, api.EventTaskRunning,
 	api.EventTaskSucceeded, api.EventTaskFailed, api.EventTaskCancelled, api.EventTaskExpired,
 	api.EventCommandSent, api.EventCommandDelivered, api.EventCommandAcknowledged, api.EventCommandFailed, api.EventCommandExpired,

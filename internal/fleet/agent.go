@@ -60,6 +60,10 @@ type Agent struct {
 	Transport      string // the carrier that brought it, as in "grpc"
 	ResourceUsage  *api.ResourceUsage
 
+	// Clone is set where it was asked for ([Service.WithClones]) and a second host
+	// uses this identity.
+	Clone *Clone
+
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }

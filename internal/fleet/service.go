@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -41,6 +42,11 @@ type Store interface {
 	// RecordHeartbeats stores a batch and returns the agents that came back
 	// to life by it. An agent that is gone is passed over.
 	RecordHeartbeats(ctx context.Context, beats []Heartbeat) ([]Transition, error)
+	// NoteClone replaces what is known of a second host with an agent's identity,
+	// and forgets all that was not seen since forget.
+	NoteClone(ctx context.Context, tenant, agentID string, c Clone, forget time.Time) error
+	// Clones returns those of a tenant that were seen since a time, by agent.
+	Clones(ctx context.Context, tenant string, since time.Time) (map[string]Clone, error)
 	// SweepLiveness moves agents that were last heard before staleBefore to
 	// stale, and before deadBefore to dead. Each transition is returned once,
 	// whatever the number of servers that sweep.
@@ -60,11 +66,14 @@ type Service struct {
 	store  Store
 	notify Notifier
 	now    func() time.Time
+
+	cloneMu sync.Mutex
+	clones  map[string]Clone // noted lately, by agent
 }
 
 // NewService returns a service over a store. now is the clock, in UTC.
 func NewService(store Store, notify Notifier, now func() time.Time) *Service {
-	return &Service{store: store, notify: notify, now: now}
+	return &Service{store: store, notify: notify, now: now, clones: map[string]Clone{}}
 }
 
 // Get returns the agent with that id, or else with that name.

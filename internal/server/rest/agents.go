@@ -27,10 +27,14 @@ func (s *Server) agents() {
 			if err != nil {
 				return nil, err
 			}
-			return s.Fleet.List(ctx, principal(ctx).TenantID, fleet.Filter{
+			found, err := s.Fleet.List(ctx, principal(ctx).TenantID, fleet.Filter{
 				Status: in.Status, Capability: in.Capability, Name: in.Name, Group: in.Group, Environment: in.Environment,
 				Labels: want, Query: q, Limit: in.Limit,
 			})
+			if err != nil {
+				return nil, err
+			}
+			return found, s.Fleet.WithClones(ctx, principal(ctx).TenantID, found...)
 		},
 		func(_ context.Context, _ *listQuery, found []*fleet.Agent, next string) api.AgentList {
 			out := api.AgentList{Items: make([]api.Agent, len(found)), Next: next}
@@ -42,7 +46,11 @@ func (s *Server) agents() {
 
 	handle(s, s.operation(http.MethodGet, "/api/v1/agents/{id}", "agent.get", "Show an agent", viewer),
 		func(ctx context.Context, in *IDPath) (api.Agent, error) {
-			return s.oneAgent(s.Fleet.Get(ctx, principal(ctx).TenantID, in.ID))
+			a, err := s.Fleet.Get(ctx, principal(ctx).TenantID, in.ID)
+			if err == nil {
+				err = s.Fleet.WithClones(ctx, a.TenantID, a)
+			}
+			return s.oneAgent(a, err)
 		})
 
 	type update struct {
@@ -90,6 +98,9 @@ func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 		Transport: s.transport(a), NotAccepting: a.NotAccepting,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: timeOrNil(a.CertificateNotAfter),
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+	}
+	if c := a.Clone; c != nil {
+		v.Clone = &api.AgentClone{SeenAt: c.SeenAt, Held: c.Held, Kept: c.Kept}
 	}
 	if v.Labels == nil {
 		v.Labels = map[string]string{}

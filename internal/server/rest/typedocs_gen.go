@@ -8,6 +8,7 @@ var typeDocs = map[string]string{
 	"APITokenList":             "APITokenList is the answer of GET /api/v1/admin/api-tokens.",
 	"APITokenRequest":          "APITokenRequest is POST /api/v1/admin/api-tokens.",
 	"Agent":                    "Agent is an agent as the API shows it.",
+	"AgentClone":               "AgentClone says that two hosts use one identity.",
 	"AgentCommand":             "AgentCommand is a command as an agent gets it: as the data of an event of its stream, in a frame of its link, or in a heartbeat's answer.",
 	"AgentCommandItem":         "AgentCommandItem is a command in the list of one agent's commands.",
 	"AgentCommandList":         "AgentCommandList is the answer of GET /api/v1/agents/{id}/commands, the newest first.",

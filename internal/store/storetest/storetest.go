@@ -39,6 +39,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Database) {
 		test func(*testing.T, *bench)
 	}{
 		{"Agents/Lookup", testAgentLookup},
+		{"Agents/Clones", testClones},
 		{"Agents/Filters", testAgentFilters},
 		{"Agents/Pages", testAgentPages},
 		{"Agents/Update", testAgentUpdate},

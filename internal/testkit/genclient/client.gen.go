@@ -413,6 +413,9 @@ type Agent struct {
 	// CertificateNotAfter When the certificate ends; the agent renews it before.
 	CertificateNotAfter *time.Time `json:"certificateNotAfter,omitempty"`
 
+	// Clone AgentClone says that two hosts use one identity.
+	Clone *AgentClone `json:"clone,omitempty"`
+
 	// CreatedAt When it registered first.
 	CreatedAt time.Time `json:"createdAt"`
 
@@ -473,6 +476,18 @@ type AgentLiveness string
 
 // AgentStatus online: active, live and healthy; degraded: active and stale, or unhealthy; offline: everything else.
 type AgentStatus string
+
+// AgentClone AgentClone says that two hosts use one identity.
+type AgentClone struct {
+	// Held Where the one comes from that is held off: the newer one.
+	Held string `json:"held"`
+
+	// Kept Where the one comes from that works: the older one.
+	Kept string `json:"kept"`
+
+	// SeenAt When the one was held off last.
+	SeenAt time.Time `json:"seenAt"`
+}
 
 // AgentCommand AgentCommand is a command as an agent gets it: as the data of an event of its stream, in a frame of its link, or in a heartbeat's answer.
 type AgentCommand struct {

@@ -102,6 +102,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.claimTaskStmt, err = db.PrepareContext(ctx, claimTask); err != nil {
 		return nil, fmt.Errorf("error preparing query ClaimTask: %w", err)
 	}
+	if q.clonesStmt, err = db.PrepareContext(ctx, clones); err != nil {
+		return nil, fmt.Errorf("error preparing query Clones: %w", err)
+	}
 	if q.commandStmt, err = db.PrepareContext(ctx, command); err != nil {
 		return nil, fmt.Errorf("error preparing query Command: %w", err)
 	}
@@ -161,6 +164,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.finishTaskStmt, err = db.PrepareContext(ctx, finishTask); err != nil {
 		return nil, fmt.Errorf("error preparing query FinishTask: %w", err)
+	}
+	if q.forgetClonesStmt, err = db.PrepareContext(ctx, forgetClones); err != nil {
+		return nil, fmt.Errorf("error preparing query ForgetClones: %w", err)
 	}
 	if q.forgetTrashStmt, err = db.PrepareContext(ctx, forgetTrash); err != nil {
 		return nil, fmt.Errorf("error preparing query ForgetTrash: %w", err)
@@ -284,6 +290,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.movingRolloutsStmt, err = db.PrepareContext(ctx, movingRollouts); err != nil {
 		return nil, fmt.Errorf("error preparing query MovingRollouts: %w", err)
+	}
+	if q.noteCloneStmt, err = db.PrepareContext(ctx, noteClone); err != nil {
+		return nil, fmt.Errorf("error preparing query NoteClone: %w", err)
 	}
 	if q.outdatedDeploymentsStmt, err = db.PrepareContext(ctx, outdatedDeployments); err != nil {
 		return nil, fmt.Errorf("error preparing query OutdatedDeployments: %w", err)
@@ -627,6 +636,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing claimTaskStmt: %w", cerr)
 		}
 	}
+	if q.clonesStmt != nil {
+		if cerr := q.clonesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing clonesStmt: %w", cerr)
+		}
+	}
 	if q.commandStmt != nil {
 		if cerr := q.commandStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing commandStmt: %w", cerr)
@@ -725,6 +739,11 @@ func (q *Queries) Close() error {
 	if q.finishTaskStmt != nil {
 		if cerr := q.finishTaskStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing finishTaskStmt: %w", cerr)
+		}
+	}
+	if q.forgetClonesStmt != nil {
+		if cerr := q.forgetClonesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing forgetClonesStmt: %w", cerr)
 		}
 	}
 	if q.forgetTrashStmt != nil {
@@ -930,6 +949,11 @@ func (q *Queries) Close() error {
 	if q.movingRolloutsStmt != nil {
 		if cerr := q.movingRolloutsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing movingRolloutsStmt: %w", cerr)
+		}
+	}
+	if q.noteCloneStmt != nil {
+		if cerr := q.noteCloneStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing noteCloneStmt: %w", cerr)
 		}
 	}
 	if q.outdatedDeploymentsStmt != nil {
@@ -1342,6 +1366,7 @@ type Queries struct {
 	cancelQueuedStmt            *sql.Stmt
 	certificateAgentStmt        *sql.Stmt
 	claimTaskStmt               *sql.Stmt
+	clonesStmt                  *sql.Stmt
 	commandStmt                 *sql.Stmt
 	commandsStmt                *sql.Stmt
 	commandsOfAgentStmt         *sql.Stmt
@@ -1362,6 +1387,7 @@ type Queries struct {
 	expireRecipientsStmt        *sql.Stmt
 	failLostStmt                *sql.Stmt
 	finishTaskStmt              *sql.Stmt
+	forgetClonesStmt            *sql.Stmt
 	forgetTrashStmt             *sql.Stmt
 	growArtifactStmt            *sql.Stmt
 	growLogMarkerStmt           *sql.Stmt
@@ -1403,6 +1429,7 @@ type Queries struct {
 	logTailStmt                 *sql.Stmt
 	moveRecipientsStmt          *sql.Stmt
 	movingRolloutsStmt          *sql.Stmt
+	noteCloneStmt               *sql.Stmt
 	outdatedDeploymentsStmt     *sql.Stmt
 	outdatedKeysStmt            *sql.Stmt
 	outdatedRolloutsStmt        *sql.Stmt
@@ -1504,6 +1531,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		cancelQueuedStmt:            q.cancelQueuedStmt,
 		certificateAgentStmt:        q.certificateAgentStmt,
 		claimTaskStmt:               q.claimTaskStmt,
+		clonesStmt:                  q.clonesStmt,
 		commandStmt:                 q.commandStmt,
 		commandsStmt:                q.commandsStmt,
 		commandsOfAgentStmt:         q.commandsOfAgentStmt,
@@ -1524,6 +1552,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		expireRecipientsStmt:        q.expireRecipientsStmt,
 		failLostStmt:                q.failLostStmt,
 		finishTaskStmt:              q.finishTaskStmt,
+		forgetClonesStmt:            q.forgetClonesStmt,
 		forgetTrashStmt:             q.forgetTrashStmt,
 		growArtifactStmt:            q.growArtifactStmt,
 		growLogMarkerStmt:           q.growLogMarkerStmt,
@@ -1565,6 +1594,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		logTailStmt:                 q.logTailStmt,
 		moveRecipientsStmt:          q.moveRecipientsStmt,
 		movingRolloutsStmt:          q.movingRolloutsStmt,
+		noteCloneStmt:               q.noteCloneStmt,
 		outdatedDeploymentsStmt:     q.outdatedDeploymentsStmt,
 		outdatedKeysStmt:            q.outdatedKeysStmt,
 		outdatedRolloutsStmt:        q.outdatedRolloutsStmt,

@@ -53,6 +53,14 @@ type Agent struct {
 	Trust                  string
 }
 
+type AgentClone struct {
+	TenantID string
+	AgentID  string
+	SeenAt   column.Time
+	Held     string
+	Kept     string
+}
+
 type Artifact struct {
 	TenantID    string
 	Digest      string
