@@ -21,6 +21,9 @@ type RegisterRequest struct {
 	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The public key to seal the agent's tasks to (RFC 9180), in base64: 1216 bytes are one of MLKEM768-X25519, 32 bytes one of DHKEM(X25519, HKDF-SHA256). Without one the agent gets its tasks in the clear, over its own TLS connection, and none that has credentials."`
 	// CertificateLifeSeconds only shortens what the server would give.
 	CertificateLifeSeconds int `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
+	Instance               string `json:"instance,omitempty" maxLength:"64" doc:"A UUID of this start of the agent, by which two hosts with one identity are told apart."`
+	// SignsHeartbeats is never taken back by the agent's own key.
+	SignsHeartbeats bool `json:"signsHeartbeats,omitempty" doc:"The agent signs its heartbeats; none of its is heard unsigned from then on. Only a new registration token can take that back."`
 }
 
 // RegisterResponse is an identity: the certificate for the key of the request
@@ -43,6 +46,8 @@ type CertificateRequest struct {
 	CSR                    string   `json:"csr" maxLength:"16384" doc:"A PKCS#10 certificate request in PEM, for a new key. Names in it are ignored."`
 	EncryptionPublicKey    string   `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The agent's new public key for sealed payloads, in base64; the one that it has stays when left out."`
 	CertificateLifeSeconds int      `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
+	Instance               string   `json:"instance,omitempty" maxLength:"64" doc:"A UUID of this start of the agent, by which two hosts with one identity are told apart."`
+	SignsHeartbeats        bool     `json:"signsHeartbeats,omitempty" doc:"The agent signs its heartbeats from now on; none of its is heard unsigned any more. When left out, it stays as it is."`
 }
 
 // CertificateResponse is an agent's next certificate. The one before goes on
@@ -114,6 +119,7 @@ type Agent struct {
 	// Transport is how the agent is connected now: websocket, grpc, poll, or empty.
 	Transport              string      `json:"transport,omitempty" doc:"How it is connected: websocket, grpc, poll, or empty when it is not."`
 	NotAccepting           string      `json:"notAccepting,omitempty" doc:"Why the agent takes no new tasks, when it does not."`
+	SignsHeartbeats        bool        `json:"signsHeartbeats" doc:"Whether the agent signs its heartbeats; then it is never heard unsigned."`
 	CertificateFingerprint string      `json:"certificateFingerprint,omitempty" doc:"SHA-256 of the agent's certificate, in hex."`
 	CertificateNotAfter    *time.Time  `json:"certificateNotAfter,omitempty" doc:"When the certificate ends; the agent renews it before."`
 	Clone                  *AgentClone `json:"clone,omitempty" doc:"A second host that uses this agent's identity: its disk was copied. Left out when there is none, and after ten minutes without it."`
@@ -171,6 +177,8 @@ type HeartbeatRequest struct {
 	NotAccepting string     `json:"notAccepting,omitempty" maxLength:"255" doc:"Why the agent wants no new tasks, when it does not."`
 	MaxTasks     int        `json:"maxTasks,omitempty" minimum:"0" maximum:"1000" doc:"How many tasks the agent runs at a time."`
 	SentAt       *time.Time `json:"sentAt,omitempty" doc:"The agent's clock, to measure skew by."`
+	Instance     string     `json:"instance,omitempty" maxLength:"64" doc:"A UUID of this start of the agent, by which two hosts with one identity are told apart."`
+	Host         string     `json:"host,omitempty" maxLength:"255" doc:"The name of the agent's machine, for people who look for a copy of it."`
 }
 
 // HeartbeatResponse hands out the tasks that wait for the agent, unless it

@@ -32,6 +32,8 @@ type Problem struct {
 	// Code is stable over versions.
 	Code   string         `json:"code" doc:"A stable word for programs, as in not_found or task_finished."`
 	Errors []ProblemField `json:"errors,omitempty" doc:"The fields that are wrong."`
+	// KnownBoot comes with CodeNumberRefused.
+	KnownBoot int64 `json:"knownBoot,omitempty" doc:"With the code number_refused: the highest boot that the server has heard of the agent."`
 }
 
 // Error returns the detail, or the title when there is none.

@@ -48,6 +48,7 @@ type Agent struct {
 	clock        clock
 	capabilities *capabilities
 	keys         *encryptionKeys
+	boot         *boot
 	tail         obs.Tail // of Log, for collect-logs
 }
 
@@ -74,6 +75,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer func() { _ = j.Close() }() // every write to it is durable already
 	j.OnWrite = a.OnJournal
 
+	if a.boot, err = beginBoot(cfg.Data); err != nil {
+		return err
+	}
 	a.Log = a.tail.Keep(a.Log)
 	executors := []executor.Executor{
 		docker.New(docker.Options{Host: cfg.DockerHost}), compose.New(compose.Options{Host: cfg.DockerHost}),
@@ -97,7 +101,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.Log.InfoContext(ctx, "agent starts", "agent", id.AgentID, "name", cfg.Name, "server", id.ServerURL, "version", obs.BuildVersion(), "capabilities", a.capabilities.names())
+	a.Log.InfoContext(ctx, "agent starts", "agent", id.AgentID, "name", cfg.Name, "server", id.ServerURL, "version", obs.BuildVersion(), "boot", a.boot.count, "capabilities", a.capabilities.names())
 	if why := a.drained(); why != "" {
 		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
 	}
@@ -202,7 +206,7 @@ func (a *Agent) inherit(id *identity) {
 
 func (a *Agent) changed(id *identity) bool {
 	now, was := a.describe(), id.Registered
-	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !slices.Equal(now.Capabilities, was.Capabilities) {
+	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !was.SignsHeartbeats || !slices.Equal(now.Capabilities, was.Capabilities) {
 		return true
 	}
 	if was.EncryptionPublicKey != a.keys.public() {

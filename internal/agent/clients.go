@@ -33,28 +33,37 @@ func newClients(dir string, handshake time.Duration, now func() time.Time) (*cli
 // renew has new connections made with the key, the certificate and the roots
 // that the data folder has now. What is under way goes on over the old ones.
 func (c *clients) renew() error {
-	cfg, err := c.tlsConfig()
+	cfg, cert, err := c.tlsConfig()
 	if err != nil {
 		return err
 	}
 	for client, http2 := range map[*http.Client]bool{c.plain: true, c.upgrading: false} {
-		client.Transport.(*renewable).use(c.transport(cfg.Clone(), http2)) //nolint:errcheck // newClients has made it
+		client.Transport.(*renewable).use(&generation{c.transport(cfg.Clone(), http2), cert}) //nolint:errcheck // newClients has made it
 	}
 	return nil
 }
 
-func (c *clients) tlsConfig() (*tls.Config, error) {
+// current returns what gives one of the clients as it is now, with the certificate
+// that its connections show, whatever is renewed meanwhile.
+func (*clients) current(client *http.Client) func() (*http.Client, *tls.Certificate) {
+	return func() (*http.Client, *tls.Certificate) {
+		now := client.Transport.(*renewable).current.Load() //nolint:errcheck // newClients has made it
+		return &http.Client{Transport: now.Transport}, now.cert
+	}
+}
+
+func (c *clients) tlsConfig() (*tls.Config, *tls.Certificate, error) {
 	ca, err := os.ReadFile(filepath.Join(c.dir, caFile))
 	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
+		return nil, nil, fmt.Errorf("identity: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("identity: %s holds no certificate", filepath.Join(c.dir, caFile))
+		return nil, nil, fmt.Errorf("identity: %s holds no certificate", filepath.Join(c.dir, caFile))
 	}
 	credential, err := loadCredential(c.dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// The server knows the issuer, which would cost it memory for each agent
 	// that is connected.
@@ -63,7 +72,7 @@ func (c *clients) tlsConfig() (*tls.Config, error) {
 		MinVersion: tls.VersionTLS13, RootCAs: roots, Time: c.now,
 		// Given even when the server does not name its issuer.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return credential, nil },
-	}, nil
+	}, credential, nil
 }
 
 func (c *clients) transport(cfg *tls.Config, http2 bool) *http.Transport {
@@ -81,9 +90,15 @@ func (c *clients) transport(cfg *tls.Config, http2 bool) *http.Transport {
 	}
 }
 
+// generation is a transport, and the certificate that its connections show.
+type generation struct {
+	*http.Transport
+	cert *tls.Certificate
+}
+
 // renewable is a transport that can be replaced while it is in use.
 type renewable struct {
-	current atomic.Pointer[http.Transport]
+	current atomic.Pointer[generation]
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -96,7 +111,7 @@ func (r *renewable) CloseIdleConnections() { r.current.Load().CloseIdleConnectio
 
 // use takes another transport. Connections of the one before are closed when
 // nothing is under way on them.
-func (r *renewable) use(next *http.Transport) {
+func (r *renewable) use(next *generation) {
 	if before := r.current.Swap(next); before != nil {
 		before.CloseIdleConnections()
 	}

@@ -17,7 +17,6 @@ import (
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/internal/agent/command"
 	"stella-ops.org/stella/internal/agent/link"
-	"stella-ops.org/stella/internal/obs"
 )
 
 // connector keeps the link: it dials, and dials again for ever, and moves
@@ -44,18 +43,22 @@ type connector struct {
 }
 
 func newConnector(a *Agent, id *identity, server *clients, run *runner, commands *command.Runner) (*connector, error) {
-	ws, err := link.NewWebSocket(server.upgrading, id.ServerURL, id.AgentID)
+	self := link.Agent{
+		ServerURL: id.ServerURL, ID: id.AgentID, Number: a.boot.Next,
+		Plain: server.current(server.plain), Upgrading: server.current(server.upgrading),
+	}
+	ws, err := link.NewWebSocket(self)
 	if err != nil {
 		return nil, err
 	}
-	poll, err := link.NewPoll(server.plain, id.ServerURL, id.AgentID, a.Config.PollInterval)
+	poll, err := link.NewPoll(self, a.Config.PollInterval)
 	if err != nil {
 		return nil, err
 	}
 	c := &connector{agent: a, id: id, run: run, commands: commands, log: a.Log, beat: make(chan struct{}, 1), anew: make(chan struct{}, 1), follow: func(string, time.Duration, bool) {}}
 	// The leanest first, as measured by the server's memory for an agent that
 	// says nothing.
-	for _, carrier := range []link.Carrier{ws, link.NewGRPC(server.plain, id.ServerURL), poll} {
+	for _, carrier := range []link.Carrier{ws, link.NewGRPC(self), poll} {
 		if a.Config.Transport == "auto" || a.Config.Transport == carrier.Name() {
 			c.carriers = append(c.carriers, carrier)
 		}
@@ -171,53 +174,6 @@ func backoff(base time.Duration, failures int, window time.Duration) time.Durati
 
 // errTryBest ends a connection over a lesser carrier.
 var errTryBest = errors.New("the best carrier is tried again")
-
-// standing is a connection whose welcome has come.
-type standing struct {
-	link.Conn
-	carrier link.Carrier
-	welcome *stellav1.Welcome
-	cancel  context.CancelFunc
-}
-
-func (s *standing) close() {
-	s.Close()
-	s.cancel()
-}
-
-// dial opens a connection, which stands until it is closed or ctx ends.
-func (c *connector) dial(ctx context.Context, carrier link.Carrier) (*standing, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	s := &standing{carrier: carrier, cancel: cancel}
-	c.taking.Lock()
-	held := c.run.held()
-	c.taking.Unlock()
-	conn, err := carrier.Dial(ctx, &stellav1.Hello{
-		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
-		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: held, SentAt: timestamppb.New(c.agent.clock.now()), Commands: true, //nolint:gosec // at most 1000
-		NotAccepting: c.agent.drained(),
-	})
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	s.Conn = conn
-	// A dial that is swallowed on the way must not hang for ever.
-	patience := time.AfterFunc(20*time.Second, conn.Close)
-	first, err := conn.Recv()
-	if !patience.Stop() && err == nil {
-		err = context.DeadlineExceeded
-	}
-	if err == nil && first.GetWelcome() == nil {
-		err = errors.New("the server did not begin with a welcome")
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	s.welcome = first.GetWelcome()
-	return s, nil
-}
 
 // connect runs one connection until it ends, and reports whether it stood: the
 // one that stands already, or one that it dials. A lesser carrier's connection
@@ -380,6 +336,8 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 			c.follow(f.HeartbeatAck.GetTrust(), time.Duration(f.HeartbeatAck.GetTrustSpreadMs())*time.Millisecond, false)
 		case *stellav1.ConnectResponse_ResultAck:
 			c.run.acked(ctx, f.ResultAck.GetRef(), f.ResultAck.GetAccepted(), f.ResultAck.GetReason())
+		case *stellav1.ConnectResponse_HeartbeatWanted:
+			c.beatNow()
 		case *stellav1.ConnectResponse_LogAck:
 			c.run.logAcked(f.LogAck.GetRef(), f.LogAck.GetLastSeq())
 		}

@@ -88,7 +88,7 @@ func dials(t *testing.T, d time.Duration, ways ...way) ([]string, string) {
 	var said lines
 	log := slog.New(slog.NewTextHandler(&said, nil))
 	cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxReconnectAttempts: 10, MaxConcurrentTasks: 1, DrainTimeout: time.Second}
-	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
+	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}, boot: &boot{}}
 	c := &connector{
 		follow: func(string, time.Duration, bool) {},
 		agent:  a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, anew, log), log: log, beat: make(chan struct{}, 1),
@@ -163,7 +163,7 @@ func TestConnectorEndsCommands(t *testing.T) {
 			},
 		}, anew, log)
 		cfg := Config{Data: t.TempDir(), ReconnectBackoff: time.Second, MaxConcurrentTasks: 1, DrainTimeout: 5 * time.Second}
-		a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}}
+		a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}, boot: &boot{}}
 		var dialled []string
 		c := &connector{
 			follow: func(string, time.Duration, bool) {},

@@ -35,7 +35,7 @@ func TestTasksAreLeftForTheNextLink(t *testing.T) {
 	t.Parallel()
 	for _, comes := range []bool{true, false} {
 		log := slog.New(slog.DiscardHandler)
-		a := &Agent{Config: Config{Data: t.TempDir()}, Log: log, capabilities: &capabilities{log: log}}
+		a := &Agent{Config: Config{Data: t.TempDir()}, Log: log, capabilities: &capabilities{log: log}, boot: &boot{}}
 		c := &connector{agent: a, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
 		way := &lookingCarrier{c: c}
 		h := &handover{connector: c, parent: t.Context(), carrier: way}

@@ -194,7 +194,7 @@ func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certific
 	if err != nil {
 		return nil, err
 	}
-	var req api.CertificateRequest
+	req := api.CertificateRequest{SignsHeartbeats: true, Instance: k.agent.boot.instance()}
 	if req.CSR, err = certificateRequest(key); err != nil {
 		return nil, err
 	}
@@ -226,7 +226,9 @@ func (k *keeper) ask(ctx context.Context, old *x509.Certificate) (*x509.Certific
 		return nil, err
 	}
 	// The server knows the key, so that the next start has nothing to register.
-	return next, changeIdentity(dir, func(id *identity) { id.Registered.EncryptionPublicKey = k.agent.keys.public() })
+	return next, changeIdentity(dir, func(id *identity) {
+		id.Registered.EncryptionPublicKey, id.Registered.SignsHeartbeats = k.agent.keys.public(), true
+	})
 }
 
 // recoverCertificate gets a certificate for an agent whose own has ended, so

@@ -30,7 +30,7 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 		return nil, err
 	}
 	req := a.describe()
-	req.EncryptionPublicKey = a.keys.public()
+	req.EncryptionPublicKey, req.Instance = a.keys.public(), a.boot.instance()
 	server := a.Config.Server
 	if known != nil {
 		req.ID = known.AgentID
@@ -66,7 +66,7 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 	}
 	a.clock.compare(ctx, a.Log, res.Config.ServerTime)
 	id := &identity{AgentID: res.AgentID, ServerURL: server, ServerPublicKey: res.ServerPublicKey, Registered: req}
-	id.Registered.CSR = ""
+	id.Registered.CSR, id.Registered.Instance = "", ""
 	if known != nil && token == "" {
 		// It goes on from the key that it knows: the next ones are vouched for.
 		id.ServerPublicKey = known.ServerPublicKey
@@ -124,6 +124,6 @@ func (a *Agent) describe() api.RegisterRequest {
 	c := &a.Config
 	return api.RegisterRequest{
 		ID: c.ID, Name: c.Name, Version: obs.BuildVersion(), Group: c.Group, Environment: c.Environment,
-		Labels: c.Labels, Platform: platform(), Capabilities: a.capabilities.names(),
+		Labels: c.Labels, Platform: platform(), Capabilities: a.capabilities.names(), SignsHeartbeats: true,
 	}
 }

@@ -7,6 +7,7 @@
 package bus
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,10 @@ type Handlers struct {
 	CommandSent  func(tenant, commandID string)
 	// Opened: an agent has opened a link or a stream of events somewhere.
 	Opened func(kind, agentID, id string)
+	// Rival says where another start of an agent than the one named comes from,
+	// if this server holds its link and it lives; "" otherwise. It may block for
+	// as long as the agent may take to answer.
+	Rival func(agentID string, c fleet.Caller) (place string)
 }
 
 // Bus is one server's connection. It is safe for concurrent use.
@@ -50,7 +55,15 @@ type Bus struct {
 	listeners map[*Listener]bool
 }
 
-const subject = "stella.wake"
+const (
+	subject = "stella.wake"
+	// rivals is asked, where the rest of the bus only tells.
+	rivals = "stella.rival"
+)
+
+// rivalsAnswerWithin is how long other servers have to say that they hold the
+// link of another start of an agent.
+const rivalsAnswerWithin = 300 * time.Millisecond
 
 // note is the one message of the bus; Kind says which fields speak.
 type note struct {
@@ -95,7 +108,7 @@ func Open(url string, log *slog.Logger) (*Bus, error) {
 		return nil, fmt.Errorf("connect to the bus: %w", err)
 	}
 	b.conn = conn
-	for subject, receive := range map[string]nats.MsgHandler{subject: b.receive, events: b.receiveEvents} {
+	for subject, receive := range map[string]nats.MsgHandler{subject: b.receive, events: b.receiveEvents, rivals: b.receiveRival} {
 		if _, err := conn.Subscribe(subject, receive); err != nil {
 			b.Close()
 			return nil, fmt.Errorf("listen on the bus: %w", err)
@@ -161,6 +174,50 @@ func (b *Bus) CommandSent(tenant, commandID string) {
 // Opened tells every server that an agent has opened a link or a stream.
 func (b *Bus) Opened(kind, agentID, id string) {
 	b.send(note{Kind: "opened", Reason: kind, Agent: agentID, ID: id})
+}
+
+// question is what is asked of rivals.
+type question struct {
+	Agent  string       `json:"a"`
+	Caller fleet.Caller `json:"c"`
+}
+
+// Rival asks the other servers where another start of an agent comes from whose
+// link they hold and that lives; "" when there is none, or the bus does not say so
+// in time.
+func (b *Bus) Rival(ctx context.Context, agentID string, c fleet.Caller) (place string) {
+	if b.embedded != nil {
+		return "" // there is no other server
+	}
+	data, err := json.Marshal(question{agentID, c})
+	if err != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, rivalsAnswerWithin)
+	defer cancel()
+	answer, err := b.conn.RequestWithContext(ctx, rivals, data)
+	if err != nil {
+		return "" // the usual: nobody has anything to say
+	}
+	return string(answer.Data)
+}
+
+// receiveRival answers if this server has something to say.
+func (b *Bus) receiveRival(m *nats.Msg) {
+	var q question
+	b.mu.Lock()
+	ask := b.handlers.Rival
+	b.mu.Unlock()
+	if err := json.Unmarshal(m.Data, &q); err != nil || ask == nil {
+		return
+	}
+	go func() { // it waits for the agent
+		if place := ask(q.Agent, q.Caller); place != "" {
+			if err := m.Respond([]byte(place)); err != nil {
+				b.log.Warn("another server was not told of an agent that lives here", "agent", q.Agent, "error", err)
+			}
+		}
+	}()
 }
 
 // Follow returns a channel that gets a value when a task may have changed;

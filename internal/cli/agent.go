@@ -176,7 +176,7 @@ func (a *app) showAgent(g *api.Agent) {
 		[2]string{"Status", a.agentStatus(g)},
 		[2]string{"Life cycle", string(g.Lifecycle)},
 		[2]string{"Liveness", string(g.Liveness)},
-		[2]string{"Heartbeat", a.ago(g.LastHeartbeat)},
+		[2]string{"Heartbeat", a.ago(g.LastHeartbeat) + map[bool]string{true: ", signed"}[g.SignsHeartbeats]},
 		[2]string{"Connection", connected},
 		[2]string{"Version", g.Version},
 		[2]string{"Platform", g.Platform},

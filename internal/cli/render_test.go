@@ -80,6 +80,7 @@ lifecycle: revoked
 liveness: dead
 labels: null
 capabilities: null
+signsHeartbeats: false
 createdAt: '2026-05-04T12:00:00Z'
 updatedAt: '2026-05-04T12:00:00Z'
 `},

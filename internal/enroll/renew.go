@@ -10,7 +10,8 @@ import (
 	"stella-ops.org/stella/internal/fleet"
 )
 
-// Policy is what an installation allows certificates to be.
+// Policy is what an installation allows certificates to be, and wants of those
+// who get them.
 type Policy struct {
 	// Life is how long an agent's certificate is good when nobody says else.
 	Life time.Duration
@@ -21,6 +22,8 @@ type Policy struct {
 	// Recovery is for how long after its end a certificate still proves its
 	// agent to get a new one, and nothing else; 0 is not at all.
 	Recovery time.Duration
+	// SignedOnly: no agent is registered that does not sign its heartbeats.
+	SignedOnly bool
 }
 
 // MinLife is the shortest life of a certificate.
@@ -66,8 +69,11 @@ type Renewal struct {
 	// EncryptionKey is the agent's new public key for sealed payloads, in
 	// base64; empty when it keeps the one that it has.
 	EncryptionKey string
-	At            time.Time
-	ForgetBefore  time.Time
+	// SignsHeartbeats: the agent signs its heartbeats from now on; otherwise that
+	// stays as it is.
+	SignsHeartbeats bool
+	At              time.Time
+	ForgetBefore    time.Time
 }
 
 // Renew issues an agent's next certificate, for a key that is not the one of
@@ -110,9 +116,12 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 	}
 	now := s.now()
 	if err := s.store.Renew(ctx, &Renewal{
-		Agent: a, Cert: *issued, EncryptionKey: req.EncryptionPublicKey, At: now, ForgetBefore: now.Add(-s.policy.Recovery),
+		Agent: a, Cert: *issued, EncryptionKey: req.EncryptionPublicKey, SignsHeartbeats: req.SignsHeartbeats, At: now, ForgetBefore: now.Add(-s.policy.Recovery),
 	}); err != nil {
 		return nil, err
+	}
+	if req.SignsHeartbeats && !a.SignsHeartbeats {
+		s.notify.AgentChanged(a.TenantID, a.ID) // a link that it has opened unsigned ends
 	}
 	e := access.Event{
 		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "agent.renew", Object: a.ID, Remote: c.Remote, Outcome: "ok",

@@ -18,7 +18,7 @@ func describe(req *api.RegisterRequest, csr *Request, tenant string, now time.Ti
 		Lifecycle: api.LifecycleActive, Liveness: api.Live,
 		Group: req.Group, Environment: req.Environment, Platform: req.Platform,
 		Labels: req.Labels, Capabilities: req.Capabilities, Routes: req.Routes,
-		EncryptionKey: req.EncryptionPublicKey, PublicKeyHash: csr.PublicKeyHash,
+		EncryptionKey: req.EncryptionPublicKey, PublicKeyHash: csr.PublicKeyHash, SignsHeartbeats: req.SignsHeartbeats,
 		LastHeartbeat: now, CreatedAt: now, UpdatedAt: now,
 	}
 }

@@ -298,6 +298,10 @@ func (s *Service) check(req *api.RegisterRequest) (*Request, error) {
 	if err := validate(req); err != nil {
 		return nil, err
 	}
+	if s.policy.SignedOnly && !req.SignsHeartbeats {
+		return nil, fault.New(fault.Forbidden, api.CodeSigningRequired,
+			"this server registers only agents that sign their heartbeats (require-signed-heartbeats): say signsHeartbeats, and sign them as docs/protocol.md has it, or have an operator start the server without that setting")
+	}
 	return s.issuer.ParseCSR(req.CSR)
 }
 

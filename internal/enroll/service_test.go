@@ -39,6 +39,8 @@ type bench struct {
 
 	mu     sync.Mutex
 	events []access.Event
+	told   int // how often servers were told that an agent changed
+	ca     *pki.Authority
 }
 
 func newBench(t *testing.T) *bench {
@@ -51,10 +53,21 @@ func newBench(t *testing.T) *bench {
 	box, err := seal.NewBox(make([]byte, seal.KeySize))
 	b.must(err)
 	clock := func() time.Time { return b.now }
-	ca, err := pki.Load(t.Context(), b.store, box, pki.Options{}, clock)
+	b.ca, err = pki.Load(t.Context(), b.store, box, pki.Options{}, clock)
 	b.must(err)
-	b.Service = enroll.NewService(b.store, ca, policy, b, b, clock, slog.New(slog.DiscardHandler))
+	b.service(policy)
 	return b
+}
+
+func (b *bench) service(p enroll.Policy) {
+	b.Service = enroll.NewService(b.store, b.ca, p, b, b, func() time.Time { return b.now }, slog.New(slog.DiscardHandler))
+}
+
+// changes is how often servers were told of a change since it was asked last.
+func (b *bench) changes() int {
+	n := b.told
+	b.told = 0
+	return n
 }
 
 func (b *bench) must(err error) {
@@ -70,7 +83,11 @@ var policy = enroll.Policy{
 }
 
 // AgentChanged implements enroll.Notifier.
-func (*bench) AgentChanged(string, string) {}
+func (b *bench) AgentChanged(string, string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told++
+}
 
 // Publish implements event.Publisher.
 func (*bench) Publish(string, ...api.Event) {}
@@ -405,5 +422,63 @@ func TestCreateTokenChecks(t *testing.T) {
 	b.must(err)
 	if len(all) != 1 || strings.Contains(all[0].Hash, text) {
 		t.Errorf("listed: %+v", all)
+	}
+}
+
+// An agent that signs its heartbeats is known as one: its own key cannot take that
+// back, a new token can.
+func TestSigningIsKept(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	_, text := b.token(api.RegistrationTokenRequest{})
+	plain := b.registered(enroll.Caller{Token: text}, api.RegisterRequest{ID: "plain", Name: "plain"})
+	_, text = b.token(api.RegistrationTokenRequest{})
+	signs := b.registered(enroll.Caller{Token: text}, api.RegisterRequest{ID: "signs", Name: "signs", SignsHeartbeats: true})
+	if plain.SignsHeartbeats || !signs.SignsHeartbeats {
+		t.Fatal(plain.SignsHeartbeats, signs.SignsHeartbeats)
+	}
+	me := enroll.Caller{TenantID: tenant, AgentID: "signs"}
+	if a := b.registered(me, api.RegisterRequest{Name: "signs"}); !a.SignsHeartbeats {
+		t.Error("it took that back by its key")
+	}
+	renew := func(id string, says bool) *fleet.Agent {
+		t.Helper()
+		_, err := b.Renew(t.Context(), enroll.Caller{TenantID: tenant, AgentID: id}, "the key before", false, &api.CertificateRequest{CSR: b.key(), SignsHeartbeats: says})
+		b.must(err)
+		return b.agent(id)
+	}
+	if a := renew("signs", false); !a.SignsHeartbeats {
+		t.Error("it took that back by a renewal")
+	}
+	b.changes()
+	if a := renew("plain", true); !a.SignsHeartbeats {
+		t.Error("one from before did not turn to signing by its renewal")
+	}
+	if n := b.changes(); n != 1 {
+		t.Errorf("servers were told %d times, want once: a link that is not signed is to end", n)
+	}
+	if renew("plain", true); b.changes() != 0 {
+		t.Error("servers were told of what has not changed")
+	}
+	_, text = b.token(api.RegistrationTokenRequest{AgentID: "signs"})
+	if a := b.registered(enroll.Caller{Token: text}, api.RegisterRequest{Name: "signs"}); a.SignsHeartbeats {
+		t.Error("a new token could not take that back")
+	}
+}
+
+func TestOnlySigningAgentsAreRegistered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	only := policy
+	only.SignedOnly = true
+	b.service(only)
+	tok, text := b.token(api.RegistrationTokenRequest{})
+	_, err := b.Register(t.Context(), enroll.Caller{Token: text}, api.RegisterRequest{Name: "a", CSR: b.key()})
+	b.wantFault(err, fault.Forbidden, api.CodeSigningRequired)
+	a := b.registered(enroll.Caller{Token: text}, api.RegisterRequest{Name: "a", SignsHeartbeats: true})
+	_, err = b.Register(t.Context(), enroll.Caller{TenantID: tenant, AgentID: a.ID}, api.RegisterRequest{Name: "a", CSR: b.key()})
+	b.wantFault(err, fault.Forbidden, api.CodeSigningRequired)
+	if got, err := b.store.TokenByHash(t.Context(), tok.Hash); err != nil || got.Uses != 1 {
+		t.Errorf("the token has %d uses: what was refused has cost one (%v)", got.Uses, err)
 	}
 }

@@ -53,6 +53,11 @@ type Agent struct {
 	// Trust is under which trust the certificate was issued that it uses.
 	Trust string
 
+	// SignsHeartbeats: the agent is heard only by what it has signed.
+	SignsHeartbeats bool
+	// Signed is the number of the last that it signed and that is stored.
+	Signed Number
+
 	// What the last heartbeat said.
 	LastHeartbeat  time.Time
 	ReportedStatus string
@@ -90,6 +95,9 @@ type Credential struct {
 
 // Ended reports whether the certificate was ended before its time.
 func (c *Credential) Ended(now time.Time) bool { return !c.EndsAt.IsZero() && !now.Before(c.EndsAt) }
+
+// key names the agent among those of all tenants.
+func (a *Agent) key() string { return a.TenantID + "\x00" + a.ID }
 
 // Status is the one word that a list shows. Online is an agent that people
 // want, that is heard, and that says it is well.

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -15,6 +16,18 @@ type Clone struct {
 	// Held and Kept say where the one comes from that was held off, and the one
 	// that works.
 	Held, Kept string
+}
+
+// Caller is one start of an agent, as it says of itself.
+type Caller struct {
+	// Instance is a UUID of this start; empty for agents that say none. Those are
+	// not told apart.
+	Instance string `json:"i,omitempty"`
+	// Boot counts the starts, as the agent keeps it on its disk; 0 when it did not
+	// say.
+	Boot int64 `json:"b,omitempty"`
+	// Place is where it comes from, for people: see [Place].
+	Place string `json:"-"`
 }
 
 const (
@@ -34,6 +47,14 @@ func Place(host, address string) string {
 		return host
 	}
 	return host + " (" + address + ")"
+}
+
+// Address is the host of a host and port.
+func Address(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		return host
+	}
+	return remote
 }
 
 // Cloned notes that a second host with an agent's identity was held off, for

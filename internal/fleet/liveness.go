@@ -19,6 +19,9 @@ type Heartbeat struct {
 	Transport     string // the carrier that brought it, as in "grpc"
 	ResourceUsage *api.ResourceUsage
 	Capabilities  []string // nil: as before
+	// Signed is its number, if it has a signature of its own; a heartbeat on a
+	// link has none, for the link's hello has.
+	Signed Number
 }
 
 // Thresholds are the times after which silence means something.
@@ -56,6 +59,7 @@ type Monitor struct {
 
 	mu      sync.Mutex
 	pending map[string]Heartbeat // by tenant and agent; the latest wins
+	numbers numbers
 }
 
 // NewMonitor returns a monitor. onChange is called once for each transition
@@ -70,14 +74,22 @@ func (m *Monitor) Beat(b Heartbeat) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old, ok := m.pending[key]; ok {
-		if b.Capabilities == nil {
-			b.Capabilities = old.Capabilities
-		}
-		if b.ResourceUsage == nil {
-			b.ResourceUsage = old.ResourceUsage
-		}
+		b.after(&old)
 	}
 	m.pending[key] = b
+}
+
+// after takes over from the heartbeat before what this one does not say.
+func (b *Heartbeat) after(old *Heartbeat) {
+	if b.Capabilities == nil {
+		b.Capabilities = old.Capabilities
+	}
+	if b.ResourceUsage == nil {
+		b.ResourceUsage = old.ResourceUsage
+	}
+	if b.Signed.Compare(old.Signed) < 0 {
+		b.Signed = old.Signed
+	}
 }
 
 // Run flushes and sweeps once a second until ctx ends, and flushes once more.
@@ -105,6 +117,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 			listeningSince = m.now()
 			continue
 		}
+		m.mu.Lock()
+		m.numbers.stored(now)
+		m.mu.Unlock()
 		if now.Sub(listeningSince) < m.thresholds.StaleAfter {
 			continue
 		}
@@ -135,9 +150,11 @@ func (m *Monitor) flush(ctx context.Context) error {
 	if err != nil {
 		m.mu.Lock()
 		for key, b := range batch {
-			if _, newer := m.pending[key]; !newer {
-				m.pending[key] = b
+			if newer, ok := m.pending[key]; ok {
+				newer.after(&b)
+				b = newer
 			}
+			m.pending[key] = b
 		}
 		m.mu.Unlock()
 		return err

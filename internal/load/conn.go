@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 )
@@ -37,18 +39,20 @@ func newCarrier(o *Options) (carrier, error) {
 	}
 	switch o.Transport {
 	case WebSocket:
-		return newWSCarrier(d, frames)
+		return &wsCarrier{dialer: d, frames: frames}, nil
 	case GRPC:
 		return newGRPCCarrier(d, frames), nil
 	default:
-		return newPollCarrier(d)
+		return newPollCarrier(d, frames.signer)
 	}
 }
 
 // frames are what every agent says, made once: a simulated agent's heartbeat
-// is like the one before and like its neighbour's.
+// is like the one before and like its neighbour's, but for its number and MAC.
 type frames struct {
-	hello, beat *stellav1.ConnectRequest
+	signer signer
+	hello  *stellav1.Hello
+	beat   []byte // encoded
 }
 
 // usage is what an agent reports of its machine.
@@ -65,10 +69,9 @@ func newFrames() (*frames, error) {
 		return nil, fmt.Errorf("encode the resource usage: %w", err)
 	}
 	hello := &stellav1.Hello{ProtocolVersion: api.ProtocolVersion, Version: "load", Capabilities: capabilities(), MaxConcurrentTasks: maxTasks, Commands: true}
-	return &frames{
-		hello: &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: hello}},
-		beat: &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{
-			Status: string(api.StatusOnline), ResourceUsageJson: raw, Capabilities: capabilities(),
-		}}},
-	}, nil
+	beat, err := proto.Marshal(&stellav1.Heartbeat{Status: string(api.StatusOnline), ResourceUsageJson: raw, Capabilities: capabilities()})
+	if err != nil {
+		return nil, fmt.Errorf("encode the heartbeat: %w", err)
+	}
+	return &frames{signer: newSigner(), hello: hello, beat: beat}, nil
 }

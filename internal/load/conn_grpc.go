@@ -42,14 +42,19 @@ func (byContext) Do(req *http.Request) (*http.Response, error) {
 }
 
 func (c *grpcCarrier) dial(ctx context.Context, id *Identity) (conn, error) {
-	cc, err := c.dialer.dialHTTP2(ctx, id)
+	cc, under, err := c.dialer.dialHTTP2(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	hello, vow, err := c.frames.signer.hello(id, under, c.frames.hello)
+	if err != nil {
+		_ = cc.Close()
+		return nil, err
+	}
 	stream := c.client.Connect(context.WithValue(ctx, connKey{}, cc))
-	g := &grpcConn{cc: cc, stream: stream, frame: c.frames.beat}
+	g := &grpcConn{cc: cc, stream: stream, frames: c.frames, vow: vow}
 	stream.RequestHeader().Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	if err := stream.Send(c.frames.hello); err != nil {
+	if err := stream.Send(hello); err != nil {
 		// What the server answered says more than that sending failed.
 		if _, cause := stream.Receive(); cause != nil {
 			err = cause
@@ -64,15 +69,20 @@ func (c *grpcCarrier) dial(ctx context.Context, id *Identity) (conn, error) {
 type grpcConn struct {
 	cc       *http.ClientConn
 	stream   *connect.BidiStreamForClient[stellav1.ConnectRequest, stellav1.ConnectResponse]
-	frame    *stellav1.ConnectRequest
+	frames   *frames
 	patience *time.Timer // until the welcome
 
 	write sync.Mutex // a stream has one sender at a time
+	vow   *vow
 }
 
 var _ conn = (*grpcConn)(nil)
 
-func (g *grpcConn) beat() error { return g.send(g.frame) }
+func (g *grpcConn) beat() error {
+	g.write.Lock()
+	defer g.write.Unlock()
+	return g.stream.Send(g.vow.beat(g.frames.beat))
+}
 
 func (g *grpcConn) send(f *stellav1.ConnectRequest) error {
 	g.write.Lock()
@@ -86,7 +96,10 @@ func (g *grpcConn) recv() (*stellav1.ConnectResponse, error) {
 		g.patience.Stop()
 		g.patience = nil
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	return f, g.vow.take(f)
 }
 
 func (g *grpcConn) close() { _ = g.cc.Close() } // it unblocks everything

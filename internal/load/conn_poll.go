@@ -20,26 +20,27 @@ import (
 // heartbeat's answer brings tasks and commands.
 type pollCarrier struct {
 	dialer *dialer
+	signer signer
 	base   *url.URL
 	beat   []byte
 }
 
-func newPollCarrier(d *dialer) (*pollCarrier, error) {
+func newPollCarrier(d *dialer, s signer) (*pollCarrier, error) {
 	body, err := json.Marshal(api.HeartbeatRequest{Status: string(api.StatusOnline), ResourceUsage: &usage, Capabilities: capabilities(), MaxTasks: maxTasks})
 	if err != nil {
 		return nil, fmt.Errorf("encode the heartbeat: %w", err)
 	}
-	return &pollCarrier{dialer: d, base: d.url.JoinPath("/api/v1/agents"), beat: body}, nil
+	return &pollCarrier{dialer: d, signer: s, base: d.url.JoinPath("/api/v1/agents"), beat: body}, nil
 }
 
 // dial makes the first request, whose answer is the welcome.
 func (c *pollCarrier) dial(ctx context.Context, id *Identity) (conn, error) {
-	cc, err := c.dialer.dialHTTP2(ctx, id)
+	cc, _, err := c.dialer.dialHTTP2(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	p := &pollConn{
-		carrier: c, cc: cc, to: c.base.JoinPath(id.ID, "heartbeat").String(), agent: c.base.JoinPath(id.ID),
+		carrier: c, id: id, cc: cc, to: c.base.JoinPath(id.ID, "heartbeat").String(), agent: c.base.JoinPath(id.ID),
 		wake: make(chan struct{}, 1),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -56,6 +57,7 @@ func (c *pollCarrier) dial(ctx context.Context, id *Identity) (conn, error) {
 
 type pollConn struct {
 	carrier *pollCarrier
+	id      *Identity
 	cc      *http.ClientConn
 	to      string
 	agent   *url.URL
@@ -173,10 +175,21 @@ func (p *pollConn) complete(r *stellav1.TaskResult) error {
 
 func (p *pollConn) heartbeat() (*api.HeartbeatResponse, error) {
 	var res api.HeartbeatResponse
-	return &res, p.post(p.to, "", p.carrier.beat, &res)
+	body := p.carrier.beat
+	return &res, p.call(p.to, body, &res, func(req *http.Request) error { return p.carrier.signer.request(p.id, req, body) })
 }
 
 func (p *pollConn) post(to, token string, body []byte, into any) error {
+	return p.call(to, body, into, func(req *http.Request) error {
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		return nil
+	})
+}
+
+// call makes a request, to which prove adds what it takes beside the certificate.
+func (p *pollConn) call(to string, body []byte, into any, prove func(*http.Request) error) error {
 	ctx, cancel := context.WithTimeout(p.ctx, welcomeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
@@ -184,8 +197,8 @@ func (p *pollConn) post(to, token string, body []byte, into any) error {
 		return err
 	}
 	req.Header.Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if err := prove(req); err != nil {
+		return err
 	}
 	return roundTrip(p.cc.RoundTrip, req, into)
 }

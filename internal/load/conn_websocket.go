@@ -2,7 +2,6 @@ package load
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -23,21 +23,7 @@ import (
 // messages an agent holds no buffer but its TLS state's.
 type wsCarrier struct {
 	dialer *dialer
-	hello  []byte // encoded
-	beat   []byte // a whole message, masked
-}
-
-func newWSCarrier(d *dialer, f *frames) (*wsCarrier, error) {
-	hello, err := proto.Marshal(f.hello)
-	if err != nil {
-		return nil, fmt.Errorf("encode the hello: %w", err)
-	}
-	beat, err := proto.Marshal(f.beat)
-	if err != nil {
-		return nil, fmt.Errorf("encode the heartbeat: %w", err)
-	}
-	message, err := wsMessage(beat)
-	return &wsCarrier{dialer: d, hello: hello, beat: message}, err
+	frames *frames
 }
 
 // wsMessage returns a message as it goes over the wire.
@@ -85,7 +71,12 @@ func (w *wsConn) open(id *Identity) error {
 	if shake.Protocol != api.SubprotocolProto {
 		return &api.Problem{Status: http.StatusNotImplemented, Detail: "the server's task stream does not speak " + api.SubprotocolProto}
 	}
-	message, err := wsMessage(bytes.Clone(w.carrier.hello))
+	hello, vow, err := w.carrier.frames.signer.hello(id, w.tls, w.carrier.frames.hello)
+	if err != nil {
+		return err
+	}
+	w.vow = vow
+	message, err := encodeMessage(hello)
 	if err != nil {
 		return err
 	}
@@ -113,24 +104,36 @@ type wsConn struct {
 	tls     *tls.Conn
 	began   bool   // the first message has come
 	buf     []byte // of the last message
+
+	beating sync.Mutex // heartbeats go in the order of their numbers
+	vow     *vow
 }
 
 var _ conn = (*wsConn)(nil)
 
-// beat writes what was made once. TLS lets one writer in at a time, and one
-// write is one whole message.
-func (w *wsConn) beat() error { return w.write(w.carrier.beat) }
+func (w *wsConn) beat() error {
+	w.beating.Lock()
+	defer w.beating.Unlock()
+	return w.send(w.vow.beat(w.carrier.frames.beat))
+}
 
+// send writes one message. TLS lets one writer in at a time, and one write is one
+// whole message.
 func (w *wsConn) send(f *stellav1.ConnectRequest) error {
-	payload, err := proto.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("encode a frame: %w", err)
-	}
-	message, err := wsMessage(payload)
+	message, err := encodeMessage(f)
 	if err != nil {
 		return err
 	}
 	return w.write(message)
+}
+
+// encodeMessage returns a frame as it goes over the wire.
+func encodeMessage(f *stellav1.ConnectRequest) ([]byte, error) {
+	payload, err := proto.Marshal(f)
+	if err != nil {
+		return nil, fmt.Errorf("encode a frame: %w", err)
+	}
+	return wsMessage(payload)
 }
 
 func (w *wsConn) write(message []byte) error {
@@ -155,7 +158,7 @@ func (w *wsConn) recv() (*stellav1.ConnectResponse, error) {
 	if err := proto.Unmarshal(w.buf, f); err != nil {
 		return nil, fmt.Errorf("decode a frame: %w", err)
 	}
-	return f, nil
+	return f, w.vow.take(f)
 }
 
 // read reads the next message into buf, and answers control frames before it.

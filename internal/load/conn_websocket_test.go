@@ -23,6 +23,8 @@ import (
 
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/httpsig"
+	"stella-ops.org/stella/internal/linkauth"
 )
 
 // newTestIdentity is one that nobody signed.
@@ -104,14 +106,47 @@ func encoded(t *testing.T, f *stellav1.ConnectResponse) []byte {
 	return data
 }
 
+// greet is the server's side of a signed hello, by the server's own code.
+func greet(t *testing.T, conn net.Conn, f *stellav1.SignedHello) (hello *stellav1.Hello, share []byte, key linkauth.Key) {
+	t.Helper()
+	secure, ok := conn.(*tls.Conn)
+	if !ok {
+		t.Fatalf("a connection of the kind %T", conn)
+	}
+	cs := secure.ConnectionState()
+	exported, err := linkauth.Exported(&cs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := httpsig.VerifyText(cs.PeerCertificates[0].PublicKey, api.SignedHelloText(exported, "id-of-a", f.GetHello()), f.GetSignature()); err != nil {
+		t.Error(err)
+	}
+	hello = new(stellav1.Hello)
+	if err := proto.Unmarshal(f.GetHello(), hello); err != nil {
+		t.Error(err)
+	}
+	own, err := linkauth.NewShare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := linkauth.Binding{Exported: exported, AgentID: "id-of-a"}
+	if key, err = b.ServerKey(own, hello.GetKeyShare()); err != nil {
+		t.Error(err)
+	}
+	return hello, own.Public(), key
+}
+
 func TestWebSocketSpeaksFrames(t *testing.T) {
 	t.Parallel()
-	welcome := encoded(t, &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{Server: strings.Repeat("long ", 100)}}})
 	ack := encoded(t, &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_HeartbeatAck{HeartbeatAck: &stellav1.HeartbeatAck{ReconnectWindowMs: 7}}})
 	link, err := dialWebSocket(t, speak(t, func(conn net.Conn, next func() *stellav1.ConnectRequest) error {
-		if h := next().GetHello(); h.GetProtocolVersion() != api.ProtocolVersion || !slices.Contains(h.GetCapabilities(), commandCapability) {
+		h, share, key := greet(t, conn, next().GetSignedHello())
+		if h.GetProtocolVersion() != api.ProtocolVersion || !slices.Contains(h.GetCapabilities(), commandCapability) || h.GetBoot() < 1 || h.GetNumber() != 1 {
 			t.Errorf("hello %v", h)
 		}
+		welcome := encoded(t, &stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
+			Server: strings.Repeat("long ", 100), KeyShare: share,
+		}}})
 		// In parts, with a ping between them.
 		err := errors.Join(
 			ws.WriteFrame(conn, ws.NewFrame(ws.OpBinary, false, welcome[:3])),
@@ -122,8 +157,12 @@ func TestWebSocketSpeaksFrames(t *testing.T) {
 		if readErr != nil || pong.Header.OpCode != ws.OpPong || string(ws.UnmaskFrame(pong).Payload) != "there?" {
 			t.Errorf("pong %+v: %v", pong, readErr)
 		}
-		for range 2 {
-			if b := next().GetHeartbeat(); b.GetStatus() != "online" || len(b.GetResourceUsageJson()) == 0 {
+		for i := range int64(2) {
+			f, b := next().GetSignedHeartbeat(), new(stellav1.Heartbeat)
+			if f.GetNumber() != i+1 || !key.Check(i+1, f.GetHeartbeat(), f.GetMac()) {
+				t.Errorf("heartbeat %d: number and MAC %v", i+1, f)
+			}
+			if err := proto.Unmarshal(f.GetHeartbeat(), b); err != nil || b.GetStatus() != "online" || len(b.GetResourceUsageJson()) == 0 {
 				t.Errorf("heartbeat %v", b)
 			}
 			err = errors.Join(err, ws.WriteFrame(conn, ws.NewBinaryFrame(ack)))

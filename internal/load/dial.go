@@ -34,7 +34,10 @@ type dialer struct {
 	transport *http.Transport
 }
 
-type identityKey struct{}
+type (
+	identityKey struct{}
+	underKey    struct{} // of where the TLS connection of a dial is left
+)
 
 func newDialer(server string, ca []byte) (*dialer, error) {
 	u, err := url.Parse(server)
@@ -85,12 +88,22 @@ func (d *dialer) tls(ctx context.Context, conf *tls.Config) (*tls.Conn, error) {
 		_ = raw.Close()
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
+	if under, ok := ctx.Value(underKey{}).(**tls.Conn); ok {
+		*under = conn
+	}
 	return conn, nil
 }
 
-// dialHTTP2 opens a connection for requests and streams of one agent.
-func (d *dialer) dialHTTP2(ctx context.Context, id *Identity) (*http.ClientConn, error) {
-	return d.transport.NewClientConn(context.WithValue(ctx, identityKey{}, id), "https", d.url.Host)
+// dialHTTP2 opens a connection for requests and streams of one agent, and returns
+// the TLS connection under it.
+func (d *dialer) dialHTTP2(ctx context.Context, id *Identity) (cc *http.ClientConn, under *tls.Conn, err error) {
+	ctx = context.WithValue(context.WithValue(ctx, identityKey{}, id), underKey{}, &under)
+	cc, err = d.transport.NewClientConn(ctx, "https", d.url.Host)
+	if err == nil && under == nil {
+		_ = cc.Close()
+		return nil, nil, errors.New("load: net/http has made a connection without us")
+	}
+	return cc, under, err
 }
 
 // hangUp ends a connection without a word, as a lost one ends. So the ports of

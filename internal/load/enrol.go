@@ -49,7 +49,7 @@ func prepare(name, token string) (*registration, error) {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
 	body, err := json.Marshal(api.RegisterRequest{
-		Name: name, Version: "load", Capabilities: capabilities(), Platform: runtime.GOOS, Group: Group,
+		Name: name, Version: "load", Capabilities: capabilities(), Platform: runtime.GOOS, Group: Group, SignsHeartbeats: true,
 		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
 	})
 	return &registration{name: name, key: key, token: token, body: body}, err

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -25,6 +26,7 @@ type Identity struct {
 	key      *ecdsa.PrivateKey
 	cert     tls.Certificate
 	notAfter time.Time
+	signed   atomic.Int64 // the number of what it signed last
 }
 
 // newIdentity joins what a registration gave to the key that it was for.

@@ -71,7 +71,7 @@ func Renew(ctx context.Context, o Options, ro RenewOptions) (*Report, error) {
 	err = each(ctx, len(bodies), enrolWorkers, func(ctx context.Context, i int) (err error) {
 		defer done.Add(1)
 		if i < len(ids) {
-			if conns[i], err = d.dialHTTP2(ctx, ids[i]); err != nil {
+			if conns[i], _, err = d.dialHTTP2(ctx, ids[i]); err != nil {
 				return err
 			}
 		}
@@ -122,7 +122,7 @@ func renewal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate request: %w", err)
 	}
-	return json.Marshal(api.CertificateRequest{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	return json.Marshal(api.CertificateRequest{SignsHeartbeats: true, CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
 }
 
 func renewOver(ctx context.Context, server string, c *http.ClientConn, id *Identity, body []byte) error {

@@ -36,6 +36,7 @@ type Config struct {
 	AgentCertLifeMax  time.Duration     `name:"agent-cert-life-max" default:"8760h" help:"the longest validity that a registration token, an environment or an agent's request gets"`
 	CertRecovery      time.Duration     `name:"cert-recovery" default:"2160h" help:"for how long after the end of its certificate an agent may still get a new one by it, as when it was switched off; 0 is not at all"`
 	ReconnectRate     int               `name:"reconnect-rate" default:"500" help:"how many agents a second come back when all have lost the server; they never spread over more than half of stale-after; 0 is without a limit"`
+	RequireSigned     bool              `name:"require-signed-heartbeats" help:"hear no agent that does not sign its heartbeats, and register none; without it, an agent of another maker may beat by its certificate alone"`
 	MaxArtifactSize   string            `name:"max-artifact-size" default:"2GiB" help:"how large one artifact may be, as in 500MiB or 10GiB"`
 	ArtifactGrace     time.Duration     `name:"artifact-grace" default:"24h" help:"how long an artifact that nothing needs any more stays after its last use"`
 	RefusedPerMinute  int               `name:"refused-per-minute" default:"10" help:"how many refused tokens and certificates a minute are answered to one address; more get 429; 0 is without a limit"`
@@ -92,7 +93,7 @@ func (c *Config) validate() error {
 
 // certificatePolicy is what agents' certificates may be.
 func (c *Config) certificatePolicy() (enroll.Policy, error) {
-	p := enroll.Policy{Life: c.AgentCertLife, MaxLife: c.AgentCertLifeMax, ByEnvironment: map[string]time.Duration{}, Recovery: c.CertRecovery}
+	p := enroll.Policy{Life: c.AgentCertLife, MaxLife: c.AgentCertLifeMax, ByEnvironment: map[string]time.Duration{}, Recovery: c.CertRecovery, SignedOnly: c.RequireSigned}
 	if p.MaxLife == 0 {
 		p.MaxLife = p.Life
 	}

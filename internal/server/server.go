@@ -123,7 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 	commands := command.NewService(st, wake, wake, signer, command.Options{}, now, log)
 	artifacts := artifact.NewService(st, artifact.Options{MaxBytes: maxArtifact, Grace: cfg.ArtifactGrace}, now, log)
 	hub := link.NewHub(agents, monitor, tasks, commands, wake, link.Options{
-		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2, Trust: ca.Trust,
+		HeartbeatInterval: cfg.HeartbeatInterval, ServerName: base, ReconnectRate: cfg.ReconnectRate, ReconnectMost: cfg.StaleAfter / 2, Trust: ca.Trust, SignedOnly: cfg.RequireSigned,
 	}, now, log)
 	wake.Handle(hub.Handlers())
 	ready := &readiness{check: func(ctx context.Context) error {
@@ -138,7 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval,
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(),
 	})

@@ -27,9 +27,14 @@ func (s *Store) Renew(ctx context.Context, r *enroll.Renewal) error {
 }
 
 // mayRenew refuses an agent that was revoked or deleted at this very moment,
-// and takes its encryption key, if it has a new one.
+// and takes its encryption key, if it has a new one, and that it signs.
 func mayRenew(ctx context.Context, q *db.Queries, r *enroll.Renewal) error {
 	a := r.Agent
+	if r.SignsHeartbeats {
+		if _, err := q.SetSignsHeartbeats(ctx, db.SetSignsHeartbeatsParams{TenantID: a.TenantID, ID: a.ID, SignsHeartbeats: true}); err != nil {
+			return err // that none was changed, what follows finds out
+		}
+	}
 	if r.EncryptionKey != "" {
 		n, err := q.SetEncryptionKey(ctx, db.SetEncryptionKeyParams{TenantID: a.TenantID, ID: a.ID, EncryptionKey: r.EncryptionKey})
 		if err != nil || n > 0 {

@@ -142,6 +142,12 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 		return fault.New(fault.Forbidden, "agent_revoked",
 			"agent %s is revoked: an operator must delete it before the host can register again", a.ID)
 	}
+	// Only a token takes back that an agent signs.
+	if a.SignsHeartbeats || e.TokenID != "" {
+		if _, err := q.SetSignsHeartbeats(ctx, db.SetSignsHeartbeatsParams{TenantID: a.TenantID, ID: a.ID, SignsHeartbeats: a.SignsHeartbeats}); err != nil {
+			return err
+		}
+	}
 	if e.TokenID != "" {
 		// Whoever has the old key no longer is this agent.
 		if err := q.RevokeCertificates(ctx, db.RevokeCertificatesParams{AgentID: a.ID, At: column.At(e.At)}); err != nil {
@@ -199,6 +205,6 @@ func agentRow(a *fleet.Agent) db.InsertAgentParams {
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: column.At(a.CertificateNotAfter),
 		LastHeartbeat: column.At(a.LastHeartbeat), ReportedStatus: a.ReportedStatus, NotAccepting: a.NotAccepting,
 		ResourceUsage: column.Usage{V: a.ResourceUsage}, CreatedAt: column.At(a.CreatedAt), UpdatedAt: column.At(a.UpdatedAt),
-		CertificateLifeMs: a.CertificateLife.Milliseconds(), Trust: a.Trust,
+		CertificateLifeMs: a.CertificateLife.Milliseconds(), Trust: a.Trust, SignsHeartbeats: a.SignsHeartbeats,
 	}
 }

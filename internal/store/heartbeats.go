@@ -26,10 +26,13 @@ type beat struct {
 	Transport    string             `json:"transport"`
 	Usage        *api.ResourceUsage `json:"usage,omitempty"`
 	Capabilities *[]string          `json:"capabilities,omitempty"`
+	Boot         int64              `json:"boot"` // 0 for one that is not signed itself
+	Number       int64              `json:"number"`
 }
 
 // RecordHeartbeats implements fleet.Store. A beat that is older than the last
-// one known is passed over, and so is one of a revoked agent.
+// one known is passed over, and so are a signed one with a lower number than is
+// known, and one of a revoked agent.
 func (s *Store) RecordHeartbeats(ctx context.Context, beats []fleet.Heartbeat) ([]fleet.Transition, error) {
 	if len(beats) == 0 {
 		return nil, nil
@@ -74,6 +77,7 @@ func encodeBeats(beats []fleet.Heartbeat) (column.Raw, error) {
 		b := beat{
 			Tenant: h.TenantID, ID: h.AgentID, At: h.At.UnixMicro(),
 			Status: cleanText(h.Status), NotAccepting: cleanText(h.NotAccepting), Transport: h.Transport, Usage: h.ResourceUsage,
+			Boot: h.Signed.Boot, Number: h.Signed.Number,
 		}
 		if h.Capabilities != nil {
 			b.Capabilities = &h.Capabilities

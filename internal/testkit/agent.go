@@ -39,6 +39,20 @@ func (cp *ControlPlane) StartAgent(name string, change ...func(*agent.Config)) *
 	return a
 }
 
+// AgentOf returns an agent that is configured like another one, which is to be
+// started. It is stopped when the test ends.
+func AgentOf(t testing.TB, like agent.Config, change func(*agent.Config)) *Agent {
+	t.Helper()
+	a := &Agent{t: t, Config: like}
+	change(&a.Config)
+	t.Cleanup(func() {
+		if err := a.Stop(); err != nil {
+			t.Errorf("agent %s: %v", a.Config.Name, err)
+		}
+	})
+	return a
+}
+
 // WaitOnline waits until an agent has connected and is online.
 func (cp *ControlPlane) WaitOnline(name string) *api.Agent {
 	cp.t.Helper()

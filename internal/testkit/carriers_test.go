@@ -33,22 +33,39 @@ type carrier struct {
 var carriers = []carrier{
 	{"websocket", func(t *testing.T, h *handmade) link.Carrier {
 		t.Helper()
-		c, err := link.NewWebSocket(h.http1(), h.cp.URL, h.id)
+		c, err := link.NewWebSocket(h.agent())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}, true},
-	{"grpc", func(_ *testing.T, h *handmade) link.Carrier { return link.NewGRPC(h.http2(), h.cp.URL) }, true},
+	{"grpc", func(_ *testing.T, h *handmade) link.Carrier { return link.NewGRPC(h.agent()) }, true},
 	{"poll", func(t *testing.T, h *handmade) link.Carrier {
 		t.Helper()
-		c, err := link.NewPoll(h.http2(), h.cp.URL, h.id, 20*time.Millisecond)
+		c, err := link.NewPoll(h.agent(), 20*time.Millisecond)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}, false},
 }
+
+// agent is the agent as its carriers know it.
+func (h *handmade) agent() link.Agent {
+	plain, upgrading := h.http2(), h.http1()
+	signs := h.cert
+	if signs.Certificate == nil {
+		signs = tls.Certificate{Certificate: [][]byte{nil}, PrivateKey: h.key} // a stranger, who signs all the same
+	}
+	return link.Agent{
+		ServerURL: h.cp.URL, ID: h.id, Number: h.number,
+		Plain:     func() (*http.Client, *tls.Certificate) { return plain, &signs },
+		Upgrading: func() (*http.Client, *tls.Certificate) { return upgrading, &signs },
+	}
+}
+
+// number is that of what it signs next.
+func (h *handmade) number() (boot, number int64) { return max(h.boot, 1), h.signed.Add(1) }
 
 // http2 and http1 are clients that present the agent's certificate.
 func (h *handmade) http2() *http.Client {

@@ -25,10 +25,10 @@ func shortLived(cfg *server.Config) { cfg.AgentCertLife = 10 * time.Second }
 
 // Over every carrier, an agent renews its certificate again and again while a
 // task runs that lives longer than any of them: it is never away, and the task
-// is none the wiser.
+// is none the wiser. What it signs is by the key that it has then.
 func TestCertificateIsRenewedUnderATask(t *testing.T) {
 	t.Parallel()
-	cp := testkit.StartServer(t, shortLived)
+	cp := testkit.StartServer(t, shortLived, func(c *server.Config) { c.RequireSigned = true })
 	for _, carrier := range []string{"websocket", "grpc", "poll"} {
 		t.Run(carrier, func(t *testing.T) {
 			t.Parallel()

@@ -64,6 +64,9 @@ func StartServer(t testing.TB, change ...func(*server.Config)) *ControlPlane {
 // Config is what the server was started with.
 func (cp *ControlPlane) Config() server.Config { return cp.config }
 
+// Change alters what the next Start starts the server with.
+func (cp *ControlPlane) Change(change func(*server.Config)) { change(&cp.config) }
+
 // Start starts the server, again after Stop, on the port that it had.
 func (cp *ControlPlane) Start() {
 	cp.t.Helper()

@@ -38,6 +38,9 @@ type handmade struct {
 	cert tls.Certificate
 	// server is the server's public key, as registration gave it.
 	server string
+	// boot is what it signs in, 1 when it is 0; signed counts what it has signed.
+	boot   int64
+	signed *atomic.Int64
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -136,7 +139,7 @@ func newHandmade(t testing.TB, cp *testkit.ControlPlane, name string, capabiliti
 // registered registers an agent with a new key.
 func registered(t testing.TB, cp *testkit.ControlPlane, token string, req api.RegisterRequest) *handmade {
 	t.Helper()
-	h := &handmade{cp: cp, key: newKey(t)}
+	h := &handmade{cp: cp, key: newKey(t), signed: new(atomic.Int64)}
 	req.CSR = csr(t, h.key)
 	status, body := register(t, cp, token, req)
 	if status != http.StatusOK {
@@ -147,12 +150,21 @@ func registered(t testing.TB, cp *testkit.ControlPlane, token string, req api.Re
 		t.Fatal(err)
 	}
 	h.id, h.server = res.AgentID, res.ServerPublicKey
-	block, rest := pem.Decode([]byte(res.Certificate))
-	h.cert = tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: h.key}
-	if block, _ = pem.Decode(rest); block != nil {
-		h.cert.Certificate = append(h.cert.Certificate, block.Bytes)
-	}
+	h.cert = certificateOf(t, res.Certificate, h.key)
 	return h
+}
+
+// certificateOf joins a chain in PEM with the key that it is for.
+func certificateOf(t testing.TB, chain string, key *ecdsa.PrivateKey) tls.Certificate {
+	t.Helper()
+	c := tls.Certificate{PrivateKey: key}
+	for block, rest := pem.Decode([]byte(chain)); block != nil; block, rest = pem.Decode(rest) {
+		c.Certificate = append(c.Certificate, block.Bytes)
+	}
+	if len(c.Certificate) == 0 {
+		t.Fatal("there is no certificate")
+	}
+	return c
 }
 
 func (h *handmade) url(path string) string { return h.cp.URL + "/api/v1/agents/" + h.id + path }

@@ -35,7 +35,10 @@ func TestProtocolPage(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the page's commands: %v", err)
 	}
-	for _, want := range []string{"this is the server that made the token", "cert.pem: OK", `"state":"succeeded"`, `"result":{"spans":3}`, `"acknowledged":1`, `"kind":"task.assigned"`} {
+	for _, want := range []string{
+		"this is the server that made the token", "cert.pem: OK", `"state":"succeeded"`, `"result":{"spans":3}`, `"acknowledged":1`, `"kind":"task.assigned"`,
+		`"code":"signature_refused"`, `"intervalMs"`, `"code":"number_refused","knownBoot":1`,
+	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q", want)
 		}

@@ -43,6 +43,47 @@ type relay struct {
 	mu    sync.Mutex
 	alter func(*tasksOf)
 	seen  []tasksOf // as the server sent them
+	hear  func(req *http.Request, body []byte) []byte
+}
+
+// hears has heartbeats go through a function, which returns the body that goes on.
+func (r *relay) hears(hear func(req *http.Request, body []byte) []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hear = hear
+}
+
+// request passes a request on.
+func (r *relay) request(p *httputil.ProxyRequest, to *url.URL) {
+	p.SetURL(to)
+	if !strings.HasSuffix(p.In.URL.Path, "/heartbeat") {
+		return
+	}
+	body, err := io.ReadAll(p.In.Body)
+	if err != nil {
+		return // the agent is gone
+	}
+	r.mu.Lock()
+	body = r.hear(p.In, body)
+	r.mu.Unlock()
+	p.Out.Body, p.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+}
+
+// pollingThrough is what an agent is started with that polls through a relay.
+func pollingThrough(r *relay, data string) func(*agent.Config) {
+	return func(c *agent.Config) {
+		c.Data, c.Server, c.Transport, c.Capabilities = data, r.url, "poll", []string{"host"}
+	}
+}
+
+// credentialIn is the key and certificate in an agent's folder.
+func credentialIn(t testing.TB, dir string) *tls.Certificate {
+	t.Helper()
+	c, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &c
 }
 
 func (r *relay) does(alter func(*tasksOf)) {
@@ -81,7 +122,7 @@ func startRelay(t *testing.T, cp *testkit.ControlPlane, agentData string) *relay
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{alter: func(*tasksOf) {}}
+	r := &relay{alter: func(*tasksOf) {}, hear: func(_ *http.Request, body []byte) []byte { return body }}
 	up := tlsConfig(cp)
 	up.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		c, err := tls.LoadX509KeyPair(filepath.Join(agentData, "client.pem"), filepath.Join(agentData, "client.pem"))
@@ -91,7 +132,7 @@ func startRelay(t *testing.T, cp *testkit.ControlPlane, agentData string) *relay
 		return &c, nil
 	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to) },
+		Rewrite: func(p *httputil.ProxyRequest) { r.request(p, to) },
 		// A connection for each request: the certificate changes once.
 		Transport:      &http.Transport{TLSClientConfig: up, DisableKeepAlives: true},
 		ModifyResponse: r.answer,
@@ -170,9 +211,7 @@ func TestAlteredTasksAreRefused(t *testing.T) {
 	cp := testkit.StartServer(t)
 	data := t.TempDir()
 	r := startRelay(t, cp, data)
-	cp.StartAgent("web", func(c *agent.Config) {
-		c.Data, c.Server, c.Transport, c.Capabilities = data, r.url, "poll", []string{"host"}
-	})
+	cp.StartAgent("web", pollingThrough(r, data))
 	dir := t.TempDir()
 	if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "app", Kind: "host", Agent: "web", Config: api.TargetConfig{Directory: filepath.Join(dir, "app")}}); err != nil {
 		t.Fatal(err)

@@ -264,10 +264,9 @@ func TestEventsWhileNothingHappens(t *testing.T) {
 	streams["an agent's by HTTP/1.1"].command(send(t, cp, "other", "replay", `1`))
 }
 
-// Of two streams of an agent the newer stands, also when they are on two
-// servers; and commands reach it, whichever server they were sent to.
-func TestAgentEventsOnTwoServers(t *testing.T) {
-	t.Parallel()
+// twoServers share a database and a bus.
+func twoServers(t *testing.T) (a, b *testkit.ControlPlane) {
+	t.Helper()
 	database := peers.Database(t)
 	nats, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true})
 	if err != nil {
@@ -278,13 +277,21 @@ func TestAgentEventsOnTwoServers(t *testing.T) {
 	if !nats.ReadyForConnections(linkPatience) {
 		t.Fatal("the NATS server does not start")
 	}
-	a := testkit.StartServer(t, func(c *server.Config) { c.Database, c.NATS = database, nats.ClientURL() })
-	b := testkit.StartServer(t, func(c *server.Config) {
+	a = testkit.StartServer(t, func(c *server.Config) { c.Database, c.NATS = database, nats.ClientURL() })
+	b = testkit.StartServer(t, func(c *server.Config) {
 		c.Database, c.NATS, c.MasterKeyFile = database, nats.ClientURL(), filepath.Join(a.Data, "master.key")
 		if err := os.WriteFile(filepath.Join(c.Data, "admin.token"), []byte(a.AdminToken), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	})
+	return a, b
+}
+
+// Of two streams of an agent the newer stands, also when they are on two
+// servers; and commands reach it, whichever server they were sent to.
+func TestAgentEventsOnTwoServers(t *testing.T) {
+	t.Parallel()
+	a, b := twoServers(t)
 	h := newHandmade(t, a, "web")
 	atB := *h
 	atB.cp = b

@@ -36,6 +36,8 @@ type ConnectRequest struct {
 	//	*ConnectRequest_LogChunk
 	//	*ConnectRequest_TaskResult
 	//	*ConnectRequest_CommandAck
+	//	*ConnectRequest_SignedHello
+	//	*ConnectRequest_SignedHeartbeat
 	Frame         isConnectRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -132,6 +134,24 @@ func (x *ConnectRequest) GetCommandAck() *CommandAck {
 	return nil
 }
 
+func (x *ConnectRequest) GetSignedHello() *SignedHello {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectRequest_SignedHello); ok {
+			return x.SignedHello
+		}
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetSignedHeartbeat() *SignedHeartbeat {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectRequest_SignedHeartbeat); ok {
+			return x.SignedHeartbeat
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Frame interface {
 	isConnectRequest_Frame()
 }
@@ -160,6 +180,14 @@ type ConnectRequest_CommandAck struct {
 	CommandAck *CommandAck `protobuf:"bytes,6,opt,name=command_ack,json=commandAck,proto3,oneof"`
 }
 
+type ConnectRequest_SignedHello struct {
+	SignedHello *SignedHello `protobuf:"bytes,7,opt,name=signed_hello,json=signedHello,proto3,oneof"`
+}
+
+type ConnectRequest_SignedHeartbeat struct {
+	SignedHeartbeat *SignedHeartbeat `protobuf:"bytes,8,opt,name=signed_heartbeat,json=signedHeartbeat,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Frame() {}
 
 func (*ConnectRequest_Heartbeat) isConnectRequest_Frame() {}
@@ -171,6 +199,10 @@ func (*ConnectRequest_LogChunk) isConnectRequest_Frame() {}
 func (*ConnectRequest_TaskResult) isConnectRequest_Frame() {}
 
 func (*ConnectRequest_CommandAck) isConnectRequest_Frame() {}
+
+func (*ConnectRequest_SignedHello) isConnectRequest_Frame() {}
+
+func (*ConnectRequest_SignedHeartbeat) isConnectRequest_Frame() {}
 
 // ConnectResponse is a frame from the server down to the agent.
 type ConnectResponse struct {
@@ -185,6 +217,8 @@ type ConnectResponse struct {
 	//	*ConnectResponse_HeartbeatAck
 	//	*ConnectResponse_Command
 	//	*ConnectResponse_CommandReceipt
+	//	*ConnectResponse_NumberRefused
+	//	*ConnectResponse_HeartbeatWanted
 	Frame         isConnectResponse_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -299,6 +333,24 @@ func (x *ConnectResponse) GetCommandReceipt() *CommandReceipt {
 	return nil
 }
 
+func (x *ConnectResponse) GetNumberRefused() *NumberRefused {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectResponse_NumberRefused); ok {
+			return x.NumberRefused
+		}
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetHeartbeatWanted() *HeartbeatWanted {
+	if x != nil {
+		if x, ok := x.Frame.(*ConnectResponse_HeartbeatWanted); ok {
+			return x.HeartbeatWanted
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Frame interface {
 	isConnectResponse_Frame()
 }
@@ -335,6 +387,14 @@ type ConnectResponse_CommandReceipt struct {
 	CommandReceipt *CommandReceipt `protobuf:"bytes,8,opt,name=command_receipt,json=commandReceipt,proto3,oneof"`
 }
 
+type ConnectResponse_NumberRefused struct {
+	NumberRefused *NumberRefused `protobuf:"bytes,9,opt,name=number_refused,json=numberRefused,proto3,oneof"`
+}
+
+type ConnectResponse_HeartbeatWanted struct {
+	HeartbeatWanted *HeartbeatWanted `protobuf:"bytes,10,opt,name=heartbeat_wanted,json=heartbeatWanted,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Frame() {}
 
 func (*ConnectResponse_Task) isConnectResponse_Frame() {}
@@ -350,6 +410,10 @@ func (*ConnectResponse_HeartbeatAck) isConnectResponse_Frame() {}
 func (*ConnectResponse_Command) isConnectResponse_Frame() {}
 
 func (*ConnectResponse_CommandReceipt) isConnectResponse_Frame() {}
+
+func (*ConnectResponse_NumberRefused) isConnectResponse_Frame() {}
+
+func (*ConnectResponse_HeartbeatWanted) isConnectResponse_Frame() {}
 
 // Hello says who speaks, in which version, and what the agent still holds, so
 // that the server can hand out again what was lost in between.
@@ -374,7 +438,18 @@ type Hello struct {
 	Partial bool `protobuf:"varint,8,opt,name=partial,proto3" json:"partial,omitempty"`
 	// Why the agent takes no new tasks, as a heartbeat says it; empty when it
 	// takes them. Without it, a task could come before the first heartbeat.
-	NotAccepting  string `protobuf:"bytes,9,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`
+	NotAccepting string `protobuf:"bytes,9,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`
+	// A UUID of this start of the agent; the next start has another.
+	Instance string `protobuf:"bytes,10,opt,name=instance,proto3" json:"instance,omitempty"`
+	// How many times the agent has been started, as it keeps count of on its disk.
+	Boot int64 `protobuf:"varint,11,opt,name=boot,proto3" json:"boot,omitempty"`
+	// Grows with whatever the agent signs within this boot. Of a SignedHello alone.
+	Number int64 `protobuf:"varint,12,opt,name=number,proto3" json:"number,omitempty"`
+	// The agent's X25519 share of the session key (RFC 7748), 32 bytes, new for
+	// each link. Of a SignedHello alone.
+	KeyShare []byte `protobuf:"bytes,13,opt,name=key_share,json=keyShare,proto3" json:"key_share,omitempty"`
+	// The name of the agent's machine, for people who look for a copy of it.
+	Host          string `protobuf:"bytes,14,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +547,148 @@ func (x *Hello) GetNotAccepting() string {
 	return ""
 }
 
+func (x *Hello) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Hello) GetBoot() int64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *Hello) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Hello) GetKeyShare() []byte {
+	if x != nil {
+		return x.KeyShare
+	}
+	return nil
+}
+
+func (x *Hello) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+// SignedHello is a hello that the agent vouches for, and with it for the key
+// under which the heartbeats of this link carry their MACs.
+type SignedHello struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A Hello, byte for byte as it was signed.
+	Hello []byte `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// By the key of the client certificate, in the form of RFC 9421, section 3.3:
+	// on the text "stella/v1/hello", a NUL, the 32 bytes that TLS exports for this
+	// connection under "EXPORTER-stella-link-v1" (RFC 8446, section 7.5), the
+	// length of the agent's id in two bytes, the id, and hello.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedHello) Reset() {
+	*x = SignedHello{}
+	mi := &file_stella_v1_link_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedHello) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedHello) ProtoMessage() {}
+
+func (x *SignedHello) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedHello.ProtoReflect.Descriptor instead.
+func (*SignedHello) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SignedHello) GetHello() []byte {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *SignedHello) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// NumberRefused comes in place of a Welcome, and the link ends behind it: boot
+// and number of the hello are not above what the server has heard of the agent.
+// An agent whose disk is a restored copy begins a boot above known_boot, and
+// connects again.
+type NumberRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KnownBoot     int64                  `protobuf:"varint,1,opt,name=known_boot,json=knownBoot,proto3" json:"known_boot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumberRefused) Reset() {
+	*x = NumberRefused{}
+	mi := &file_stella_v1_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumberRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumberRefused) ProtoMessage() {}
+
+func (x *NumberRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumberRefused.ProtoReflect.Descriptor instead.
+func (*NumberRefused) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NumberRefused) GetKnownBoot() int64 {
+	if x != nil {
+		return x.KnownBoot
+	}
+	return 0
+}
+
 // Welcome accepts the link and says what the server wants of the agent.
 type Welcome struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -488,13 +705,18 @@ type Welcome struct {
 	// moment that chance puts within trust_spread_ms.
 	Trust         string `protobuf:"bytes,5,opt,name=trust,proto3" json:"trust,omitempty"`
 	TrustSpreadMs int64  `protobuf:"varint,6,opt,name=trust_spread_ms,json=trustSpreadMs,proto3" json:"trust_spread_ms,omitempty"`
+	// The server's share of the session key, when the hello was signed. The key is
+	// HKDF-SHA256 of the X25519 secret, 32 bytes: the salt is what TLS exports, as
+	// for the hello's signature; the info is "stella/v1/heartbeat-key", a NUL, the
+	// agent's share, this one, and the agent's id.
+	KeyShare      []byte `protobuf:"bytes,7,opt,name=key_share,json=keyShare,proto3" json:"key_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_stella_v1_link_proto_msgTypes[3]
+	mi := &file_stella_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +728,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[3]
+	mi := &file_stella_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +741,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetHeartbeatIntervalMs() int64 {
@@ -564,6 +786,51 @@ func (x *Welcome) GetTrustSpreadMs() int64 {
 	return 0
 }
 
+func (x *Welcome) GetKeyShare() []byte {
+	if x != nil {
+		return x.KeyShare
+	}
+	return nil
+}
+
+// HeartbeatWanted asks for a heartbeat now: another start of the agent has turned
+// up, and whether this one lives decides which of the two works.
+type HeartbeatWanted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeartbeatWanted) Reset() {
+	*x = HeartbeatWanted{}
+	mi := &file_stella_v1_link_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeartbeatWanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeartbeatWanted) ProtoMessage() {}
+
+func (x *HeartbeatWanted) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeartbeatWanted.ProtoReflect.Descriptor instead.
+func (*HeartbeatWanted) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{6}
+}
+
 // Heartbeat says that the agent is alive, how its machine is, and which tasks
 // it works on; naming a task prolongs its lease.
 type Heartbeat struct {
@@ -582,7 +849,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_stella_v1_link_proto_msgTypes[4]
+	mi := &file_stella_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +861,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[4]
+	mi := &file_stella_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +874,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Heartbeat) GetStatus() string {
@@ -652,6 +919,73 @@ func (x *Heartbeat) GetSentAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// SignedHeartbeat is a heartbeat on a link that began with a SignedHello, on
+// which no other is heard.
+type SignedHeartbeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A Heartbeat, byte for byte as it was signed.
+	Heartbeat []byte `protobuf:"bytes,1,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// 1 for the first one of the link, and one more for each.
+	Number int64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// HMAC-SHA256 under the session key, 32 bytes: of the text
+	// "stella/v1/heartbeat", a NUL, number in eight bytes (the most significant
+	// first), and heartbeat.
+	Mac           []byte `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedHeartbeat) Reset() {
+	*x = SignedHeartbeat{}
+	mi := &file_stella_v1_link_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedHeartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedHeartbeat) ProtoMessage() {}
+
+func (x *SignedHeartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_stella_v1_link_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedHeartbeat.ProtoReflect.Descriptor instead.
+func (*SignedHeartbeat) Descriptor() ([]byte, []int) {
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SignedHeartbeat) GetHeartbeat() []byte {
+	if x != nil {
+		return x.Heartbeat
+	}
+	return nil
+}
+
+func (x *SignedHeartbeat) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SignedHeartbeat) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
 // HeartbeatAck tells the agent that the server has heard it.
 type HeartbeatAck struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -667,7 +1001,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_stella_v1_link_proto_msgTypes[5]
+	mi := &file_stella_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +1013,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[5]
+	mi := &file_stella_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +1026,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeartbeatAck) GetServerTime() *timestamppb.Timestamp {
@@ -734,7 +1068,7 @@ type TaskRef struct {
 
 func (x *TaskRef) Reset() {
 	*x = TaskRef{}
-	mi := &file_stella_v1_link_proto_msgTypes[6]
+	mi := &file_stella_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +1080,7 @@ func (x *TaskRef) String() string {
 func (*TaskRef) ProtoMessage() {}
 
 func (x *TaskRef) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[6]
+	mi := &file_stella_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +1093,7 @@ func (x *TaskRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRef.ProtoReflect.Descriptor instead.
 func (*TaskRef) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskRef) GetTaskId() string {
@@ -790,7 +1124,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_stella_v1_link_proto_msgTypes[7]
+	mi := &file_stella_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1136,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[7]
+	mi := &file_stella_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1149,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Task) GetTaskJson() []byte {
@@ -843,7 +1177,7 @@ type TaskAccepted struct {
 
 func (x *TaskAccepted) Reset() {
 	*x = TaskAccepted{}
-	mi := &file_stella_v1_link_proto_msgTypes[8]
+	mi := &file_stella_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1189,7 @@ func (x *TaskAccepted) String() string {
 func (*TaskAccepted) ProtoMessage() {}
 
 func (x *TaskAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[8]
+	mi := &file_stella_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1202,7 @@ func (x *TaskAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAccepted.ProtoReflect.Descriptor instead.
 func (*TaskAccepted) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskAccepted) GetRef() *TaskRef {
@@ -896,7 +1230,7 @@ type CancelTask struct {
 
 func (x *CancelTask) Reset() {
 	*x = CancelTask{}
-	mi := &file_stella_v1_link_proto_msgTypes[9]
+	mi := &file_stella_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1242,7 @@ func (x *CancelTask) String() string {
 func (*CancelTask) ProtoMessage() {}
 
 func (x *CancelTask) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[9]
+	mi := &file_stella_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1255,7 @@ func (x *CancelTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTask.ProtoReflect.Descriptor instead.
 func (*CancelTask) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelTask) GetRef() *TaskRef {
@@ -952,7 +1286,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_stella_v1_link_proto_msgTypes[10]
+	mi := &file_stella_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1298,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[10]
+	mi := &file_stella_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1311,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LogChunk) GetRef() *TaskRef {
@@ -1020,7 +1354,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_stella_v1_link_proto_msgTypes[11]
+	mi := &file_stella_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1366,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[11]
+	mi := &file_stella_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1379,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LogEntry) GetAt() *timestamppb.Timestamp {
@@ -1102,7 +1436,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_stella_v1_link_proto_msgTypes[12]
+	mi := &file_stella_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1448,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[12]
+	mi := &file_stella_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1461,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogAck) GetRef() *TaskRef {
@@ -1156,7 +1490,7 @@ type TaskResult struct {
 
 func (x *TaskResult) Reset() {
 	*x = TaskResult{}
-	mi := &file_stella_v1_link_proto_msgTypes[13]
+	mi := &file_stella_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1502,7 @@ func (x *TaskResult) String() string {
 func (*TaskResult) ProtoMessage() {}
 
 func (x *TaskResult) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[13]
+	mi := &file_stella_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1515,7 @@ func (x *TaskResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskResult.ProtoReflect.Descriptor instead.
 func (*TaskResult) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TaskResult) GetRef() *TaskRef {
@@ -1211,7 +1545,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_stella_v1_link_proto_msgTypes[14]
+	mi := &file_stella_v1_link_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1557,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[14]
+	mi := &file_stella_v1_link_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1570,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResultAck) GetRef() *TaskRef {
@@ -1271,7 +1605,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_stella_v1_link_proto_msgTypes[15]
+	mi := &file_stella_v1_link_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1617,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[15]
+	mi := &file_stella_v1_link_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1630,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Command) GetCommandJson() []byte {
@@ -1321,7 +1655,7 @@ type CommandAck struct {
 
 func (x *CommandAck) Reset() {
 	*x = CommandAck{}
-	mi := &file_stella_v1_link_proto_msgTypes[16]
+	mi := &file_stella_v1_link_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1667,7 @@ func (x *CommandAck) String() string {
 func (*CommandAck) ProtoMessage() {}
 
 func (x *CommandAck) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[16]
+	mi := &file_stella_v1_link_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1680,7 @@ func (x *CommandAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAck.ProtoReflect.Descriptor instead.
 func (*CommandAck) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{16}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommandAck) GetCommandId() string {
@@ -1391,7 +1725,7 @@ type CommandReceipt struct {
 
 func (x *CommandReceipt) Reset() {
 	*x = CommandReceipt{}
-	mi := &file_stella_v1_link_proto_msgTypes[17]
+	mi := &file_stella_v1_link_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1737,7 @@ func (x *CommandReceipt) String() string {
 func (*CommandReceipt) ProtoMessage() {}
 
 func (x *CommandReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_stella_v1_link_proto_msgTypes[17]
+	mi := &file_stella_v1_link_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1750,7 @@ func (x *CommandReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandReceipt.ProtoReflect.Descriptor instead.
 func (*CommandReceipt) Descriptor() ([]byte, []int) {
-	return file_stella_v1_link_proto_rawDescGZIP(), []int{17}
+	return file_stella_v1_link_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommandReceipt) GetCommandId() string {
@@ -1444,7 +1778,7 @@ var File_stella_v1_link_proto protoreflect.FileDescriptor
 
 const file_stella_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x14stella/v1/link.proto\x12\tstella.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x02\n" +
+	"\x14stella/v1/link.proto\x12\tstella.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x03\n" +
 	"\x0eConnectRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.stella.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.stella.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
@@ -1453,8 +1787,10 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\vtask_result\x18\x05 \x01(\v2\x15.stella.v1.TaskResultH\x00R\n" +
 	"taskResult\x128\n" +
 	"\vcommand_ack\x18\x06 \x01(\v2\x15.stella.v1.CommandAckH\x00R\n" +
-	"commandAckB\a\n" +
-	"\x05frame\"\xc6\x03\n" +
+	"commandAck\x12;\n" +
+	"\fsigned_hello\x18\a \x01(\v2\x16.stella.v1.SignedHelloH\x00R\vsignedHello\x12G\n" +
+	"\x10signed_heartbeat\x18\b \x01(\v2\x1a.stella.v1.SignedHeartbeatH\x00R\x0fsignedHeartbeatB\a\n" +
+	"\x05frame\"\xd2\x04\n" +
 	"\x0fConnectResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.stella.v1.WelcomeH\x00R\awelcome\x12%\n" +
 	"\x04task\x18\x02 \x01(\v2\x0f.stella.v1.TaskH\x00R\x04task\x128\n" +
@@ -1465,8 +1801,11 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\alog_ack\x18\x05 \x01(\v2\x11.stella.v1.LogAckH\x00R\x06logAck\x12>\n" +
 	"\rheartbeat_ack\x18\x06 \x01(\v2\x17.stella.v1.HeartbeatAckH\x00R\fheartbeatAck\x12.\n" +
 	"\acommand\x18\a \x01(\v2\x12.stella.v1.CommandH\x00R\acommand\x12D\n" +
-	"\x0fcommand_receipt\x18\b \x01(\v2\x19.stella.v1.CommandReceiptH\x00R\x0ecommandReceiptB\a\n" +
-	"\x05frame\"\xda\x02\n" +
+	"\x0fcommand_receipt\x18\b \x01(\v2\x19.stella.v1.CommandReceiptH\x00R\x0ecommandReceipt\x12A\n" +
+	"\x0enumber_refused\x18\t \x01(\v2\x18.stella.v1.NumberRefusedH\x00R\rnumberRefused\x12G\n" +
+	"\x10heartbeat_wanted\x18\n" +
+	" \x01(\v2\x1a.stella.v1.HeartbeatWantedH\x00R\x0fheartbeatWantedB\a\n" +
+	"\x05frame\"\xd3\x03\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -1476,7 +1815,19 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12\x1a\n" +
 	"\bcommands\x18\a \x01(\bR\bcommands\x12\x18\n" +
 	"\apartial\x18\b \x01(\bR\apartial\x12#\n" +
-	"\rnot_accepting\x18\t \x01(\tR\fnotAccepting\"\x80\x02\n" +
+	"\rnot_accepting\x18\t \x01(\tR\fnotAccepting\x12\x1a\n" +
+	"\binstance\x18\n" +
+	" \x01(\tR\binstance\x12\x12\n" +
+	"\x04boot\x18\v \x01(\x03R\x04boot\x12\x16\n" +
+	"\x06number\x18\f \x01(\x03R\x06number\x12\x1b\n" +
+	"\tkey_share\x18\r \x01(\fR\bkeyShare\x12\x12\n" +
+	"\x04host\x18\x0e \x01(\tR\x04host\"A\n" +
+	"\vSignedHello\x12\x14\n" +
+	"\x05hello\x18\x01 \x01(\fR\x05hello\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\".\n" +
+	"\rNumberRefused\x12\x1d\n" +
+	"\n" +
+	"known_boot\x18\x01 \x01(\x03R\tknownBoot\"\x9d\x02\n" +
 	"\aWelcome\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x12;\n" +
 	"\vserver_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1484,14 +1835,20 @@ const file_stella_v1_link_proto_rawDesc = "" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12.\n" +
 	"\x13reconnect_window_ms\x18\x04 \x01(\x03R\x11reconnectWindowMs\x12\x14\n" +
 	"\x05trust\x18\x05 \x01(\tR\x05trust\x12&\n" +
-	"\x0ftrust_spread_ms\x18\x06 \x01(\x03R\rtrustSpreadMs\"\xff\x01\n" +
+	"\x0ftrust_spread_ms\x18\x06 \x01(\x03R\rtrustSpreadMs\x12\x1b\n" +
+	"\tkey_share\x18\a \x01(\fR\bkeyShare\"\x11\n" +
+	"\x0fHeartbeatWanted\"\xff\x01\n" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12.\n" +
 	"\x13resource_usage_json\x18\x02 \x01(\fR\x11resourceUsageJson\x12,\n" +
 	"\arunning\x18\x03 \x03(\v2\x12.stella.v1.TaskRefR\arunning\x12#\n" +
 	"\rnot_accepting\x18\x04 \x01(\tR\fnotAccepting\x12\"\n" +
 	"\fcapabilities\x18\x05 \x03(\tR\fcapabilities\x123\n" +
-	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\xb9\x01\n" +
+	"\asent_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"Y\n" +
+	"\x0fSignedHeartbeat\x12\x1c\n" +
+	"\theartbeat\x18\x01 \x01(\fR\theartbeat\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\fR\x03mac\"\xb9\x01\n" +
 	"\fHeartbeatAck\x12;\n" +
 	"\vserver_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"serverTime\x12.\n" +
@@ -1565,65 +1922,73 @@ func file_stella_v1_link_proto_rawDescGZIP() []byte {
 	return file_stella_v1_link_proto_rawDescData
 }
 
-var file_stella_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_stella_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_stella_v1_link_proto_goTypes = []any{
 	(*ConnectRequest)(nil),        // 0: stella.v1.ConnectRequest
 	(*ConnectResponse)(nil),       // 1: stella.v1.ConnectResponse
 	(*Hello)(nil),                 // 2: stella.v1.Hello
-	(*Welcome)(nil),               // 3: stella.v1.Welcome
-	(*Heartbeat)(nil),             // 4: stella.v1.Heartbeat
-	(*HeartbeatAck)(nil),          // 5: stella.v1.HeartbeatAck
-	(*TaskRef)(nil),               // 6: stella.v1.TaskRef
-	(*Task)(nil),                  // 7: stella.v1.Task
-	(*TaskAccepted)(nil),          // 8: stella.v1.TaskAccepted
-	(*CancelTask)(nil),            // 9: stella.v1.CancelTask
-	(*LogChunk)(nil),              // 10: stella.v1.LogChunk
-	(*LogEntry)(nil),              // 11: stella.v1.LogEntry
-	(*LogAck)(nil),                // 12: stella.v1.LogAck
-	(*TaskResult)(nil),            // 13: stella.v1.TaskResult
-	(*ResultAck)(nil),             // 14: stella.v1.ResultAck
-	(*Command)(nil),               // 15: stella.v1.Command
-	(*CommandAck)(nil),            // 16: stella.v1.CommandAck
-	(*CommandReceipt)(nil),        // 17: stella.v1.CommandReceipt
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*SignedHello)(nil),           // 3: stella.v1.SignedHello
+	(*NumberRefused)(nil),         // 4: stella.v1.NumberRefused
+	(*Welcome)(nil),               // 5: stella.v1.Welcome
+	(*HeartbeatWanted)(nil),       // 6: stella.v1.HeartbeatWanted
+	(*Heartbeat)(nil),             // 7: stella.v1.Heartbeat
+	(*SignedHeartbeat)(nil),       // 8: stella.v1.SignedHeartbeat
+	(*HeartbeatAck)(nil),          // 9: stella.v1.HeartbeatAck
+	(*TaskRef)(nil),               // 10: stella.v1.TaskRef
+	(*Task)(nil),                  // 11: stella.v1.Task
+	(*TaskAccepted)(nil),          // 12: stella.v1.TaskAccepted
+	(*CancelTask)(nil),            // 13: stella.v1.CancelTask
+	(*LogChunk)(nil),              // 14: stella.v1.LogChunk
+	(*LogEntry)(nil),              // 15: stella.v1.LogEntry
+	(*LogAck)(nil),                // 16: stella.v1.LogAck
+	(*TaskResult)(nil),            // 17: stella.v1.TaskResult
+	(*ResultAck)(nil),             // 18: stella.v1.ResultAck
+	(*Command)(nil),               // 19: stella.v1.Command
+	(*CommandAck)(nil),            // 20: stella.v1.CommandAck
+	(*CommandReceipt)(nil),        // 21: stella.v1.CommandReceipt
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_stella_v1_link_proto_depIdxs = []int32{
 	2,  // 0: stella.v1.ConnectRequest.hello:type_name -> stella.v1.Hello
-	4,  // 1: stella.v1.ConnectRequest.heartbeat:type_name -> stella.v1.Heartbeat
-	8,  // 2: stella.v1.ConnectRequest.task_accepted:type_name -> stella.v1.TaskAccepted
-	10, // 3: stella.v1.ConnectRequest.log_chunk:type_name -> stella.v1.LogChunk
-	13, // 4: stella.v1.ConnectRequest.task_result:type_name -> stella.v1.TaskResult
-	16, // 5: stella.v1.ConnectRequest.command_ack:type_name -> stella.v1.CommandAck
-	3,  // 6: stella.v1.ConnectResponse.welcome:type_name -> stella.v1.Welcome
-	7,  // 7: stella.v1.ConnectResponse.task:type_name -> stella.v1.Task
-	9,  // 8: stella.v1.ConnectResponse.cancel_task:type_name -> stella.v1.CancelTask
-	14, // 9: stella.v1.ConnectResponse.result_ack:type_name -> stella.v1.ResultAck
-	12, // 10: stella.v1.ConnectResponse.log_ack:type_name -> stella.v1.LogAck
-	5,  // 11: stella.v1.ConnectResponse.heartbeat_ack:type_name -> stella.v1.HeartbeatAck
-	15, // 12: stella.v1.ConnectResponse.command:type_name -> stella.v1.Command
-	17, // 13: stella.v1.ConnectResponse.command_receipt:type_name -> stella.v1.CommandReceipt
-	6,  // 14: stella.v1.Hello.held:type_name -> stella.v1.TaskRef
-	18, // 15: stella.v1.Hello.sent_at:type_name -> google.protobuf.Timestamp
-	18, // 16: stella.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	6,  // 17: stella.v1.Heartbeat.running:type_name -> stella.v1.TaskRef
-	18, // 18: stella.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
-	18, // 19: stella.v1.HeartbeatAck.server_time:type_name -> google.protobuf.Timestamp
-	6,  // 20: stella.v1.TaskAccepted.ref:type_name -> stella.v1.TaskRef
-	18, // 21: stella.v1.TaskAccepted.at:type_name -> google.protobuf.Timestamp
-	6,  // 22: stella.v1.CancelTask.ref:type_name -> stella.v1.TaskRef
-	6,  // 23: stella.v1.LogChunk.ref:type_name -> stella.v1.TaskRef
-	11, // 24: stella.v1.LogChunk.entries:type_name -> stella.v1.LogEntry
-	18, // 25: stella.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	6,  // 26: stella.v1.LogAck.ref:type_name -> stella.v1.TaskRef
-	6,  // 27: stella.v1.TaskResult.ref:type_name -> stella.v1.TaskRef
-	6,  // 28: stella.v1.ResultAck.ref:type_name -> stella.v1.TaskRef
-	0,  // 29: stella.v1.LinkService.Connect:input_type -> stella.v1.ConnectRequest
-	1,  // 30: stella.v1.LinkService.Connect:output_type -> stella.v1.ConnectResponse
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 1: stella.v1.ConnectRequest.heartbeat:type_name -> stella.v1.Heartbeat
+	12, // 2: stella.v1.ConnectRequest.task_accepted:type_name -> stella.v1.TaskAccepted
+	14, // 3: stella.v1.ConnectRequest.log_chunk:type_name -> stella.v1.LogChunk
+	17, // 4: stella.v1.ConnectRequest.task_result:type_name -> stella.v1.TaskResult
+	20, // 5: stella.v1.ConnectRequest.command_ack:type_name -> stella.v1.CommandAck
+	3,  // 6: stella.v1.ConnectRequest.signed_hello:type_name -> stella.v1.SignedHello
+	8,  // 7: stella.v1.ConnectRequest.signed_heartbeat:type_name -> stella.v1.SignedHeartbeat
+	5,  // 8: stella.v1.ConnectResponse.welcome:type_name -> stella.v1.Welcome
+	11, // 9: stella.v1.ConnectResponse.task:type_name -> stella.v1.Task
+	13, // 10: stella.v1.ConnectResponse.cancel_task:type_name -> stella.v1.CancelTask
+	18, // 11: stella.v1.ConnectResponse.result_ack:type_name -> stella.v1.ResultAck
+	16, // 12: stella.v1.ConnectResponse.log_ack:type_name -> stella.v1.LogAck
+	9,  // 13: stella.v1.ConnectResponse.heartbeat_ack:type_name -> stella.v1.HeartbeatAck
+	19, // 14: stella.v1.ConnectResponse.command:type_name -> stella.v1.Command
+	21, // 15: stella.v1.ConnectResponse.command_receipt:type_name -> stella.v1.CommandReceipt
+	4,  // 16: stella.v1.ConnectResponse.number_refused:type_name -> stella.v1.NumberRefused
+	6,  // 17: stella.v1.ConnectResponse.heartbeat_wanted:type_name -> stella.v1.HeartbeatWanted
+	10, // 18: stella.v1.Hello.held:type_name -> stella.v1.TaskRef
+	22, // 19: stella.v1.Hello.sent_at:type_name -> google.protobuf.Timestamp
+	22, // 20: stella.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	10, // 21: stella.v1.Heartbeat.running:type_name -> stella.v1.TaskRef
+	22, // 22: stella.v1.Heartbeat.sent_at:type_name -> google.protobuf.Timestamp
+	22, // 23: stella.v1.HeartbeatAck.server_time:type_name -> google.protobuf.Timestamp
+	10, // 24: stella.v1.TaskAccepted.ref:type_name -> stella.v1.TaskRef
+	22, // 25: stella.v1.TaskAccepted.at:type_name -> google.protobuf.Timestamp
+	10, // 26: stella.v1.CancelTask.ref:type_name -> stella.v1.TaskRef
+	10, // 27: stella.v1.LogChunk.ref:type_name -> stella.v1.TaskRef
+	15, // 28: stella.v1.LogChunk.entries:type_name -> stella.v1.LogEntry
+	22, // 29: stella.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	10, // 30: stella.v1.LogAck.ref:type_name -> stella.v1.TaskRef
+	10, // 31: stella.v1.TaskResult.ref:type_name -> stella.v1.TaskRef
+	10, // 32: stella.v1.ResultAck.ref:type_name -> stella.v1.TaskRef
+	0,  // 33: stella.v1.LinkService.Connect:input_type -> stella.v1.ConnectRequest
+	1,  // 34: stella.v1.LinkService.Connect:output_type -> stella.v1.ConnectResponse
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_stella_v1_link_proto_init() }
@@ -1638,6 +2003,8 @@ func file_stella_v1_link_proto_init() {
 		(*ConnectRequest_LogChunk)(nil),
 		(*ConnectRequest_TaskResult)(nil),
 		(*ConnectRequest_CommandAck)(nil),
+		(*ConnectRequest_SignedHello)(nil),
+		(*ConnectRequest_SignedHeartbeat)(nil),
 	}
 	file_stella_v1_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
@@ -1648,6 +2015,8 @@ func file_stella_v1_link_proto_init() {
 		(*ConnectResponse_HeartbeatAck)(nil),
 		(*ConnectResponse_Command)(nil),
 		(*ConnectResponse_CommandReceipt)(nil),
+		(*ConnectResponse_NumberRefused)(nil),
+		(*ConnectResponse_HeartbeatWanted)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1655,7 +2024,7 @@ func file_stella_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stella_v1_link_proto_rawDesc), len(file_stella_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

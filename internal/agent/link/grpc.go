@@ -2,10 +2,16 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -18,17 +24,12 @@ import (
 const maxFrame = 32 << 20
 
 // GRPC is the carrier over a gRPC stream (HTTP/2).
-type GRPC struct {
-	client stellav1connect.LinkServiceClient
-}
+type GRPC struct{ agent Agent }
 
 var _ Carrier = (*GRPC)(nil)
 
-// NewGRPC returns the carrier for a server; client must present the agent's
-// certificate and must not have a timeout.
-func NewGRPC(client *http.Client, serverURL string) *GRPC {
-	return &GRPC{stellav1connect.NewLinkServiceClient(client, serverURL, connect.WithGRPC(), connect.WithReadMaxBytes(maxFrame))}
-}
+// NewGRPC returns the carrier for an agent.
+func NewGRPC(agent Agent) *GRPC { return &GRPC{agent} }
 
 // Name is "grpc".
 func (*GRPC) Name() string { return "grpc" }
@@ -36,26 +37,91 @@ func (*GRPC) Name() string { return "grpc" }
 // Dial opens a stream. The stream lives until Close or the end of ctx.
 func (g *GRPC) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	stream := g.client.Connect(ctx)
+	client, cert := g.agent.Plain()
+	way := &watched{client: client, conn: make(chan net.Conn, 1), ended: make(chan struct{})}
+	stream := stellav1connect.NewLinkServiceClient(way, g.agent.ServerURL, connect.WithGRPC(), connect.WithReadMaxBytes(maxFrame)).Connect(ctx)
 	stream.RequestHeader().Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	err := stream.Send(&stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: hello}})
+	c := &grpcConn{stream: stream, cancel: cancel}
+	err := c.greet(ctx, &g.agent, hello, way, cert)
 	if err != nil {
 		// What the server answered says more than that sending failed.
-		if _, cause := stream.Receive(); cause != nil {
+		if _, cause := stream.Receive(); errors.Is(err, io.EOF) && cause != nil {
 			err = cause
 		}
-		cancel()
+		c.Close()
 		return nil, fmt.Errorf("open the stream: %w", err)
 	}
-	return &grpcConn{stream: stream, cancel: cancel}, nil
+	return c, nil
+}
+
+// greet sends the hello, once it is known which connection the stream goes over:
+// the hello is signed for that one alone. It fails with io.EOF when the stream has
+// ended.
+func (c *grpcConn) greet(ctx context.Context, agent *Agent, hello *stellav1.Hello, way *watched, cert *tls.Certificate) error {
+	if err := c.stream.Send(nil); err != nil { // the headers alone
+		return err
+	}
+	patience := time.NewTimer(sendWithin)
+	defer patience.Stop()
+	var conn net.Conn
+	select {
+	case conn = <-way.conn:
+	case <-way.ended:
+		select {
+		case conn = <-way.conn: // the server has answered already
+		default:
+			return io.EOF
+		}
+	case <-patience.C:
+		c.cancel()
+		return context.DeadlineExceeded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	vouching, frame, err := agent.vouch(hello, conn, cert)
+	if err != nil {
+		c.cancel()
+		return err
+	}
+	c.vouching = vouching
+	return c.stream.Send(frame)
+}
+
+// watched is a client that tells which connection a stream's request went out on.
+type watched struct {
+	client *http.Client
+	conn   chan net.Conn
+	ended  chan struct{} // closed when there will be none
+}
+
+// Do implements connect.HTTPClient. It is called once.
+func (w *watched) Do(req *http.Request) (*http.Response, error) {
+	var got atomic.Value // of a net.Conn in a box: the last counts, for one that is of no use is replaced
+	type box struct{ net.Conn }
+	trace := &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { got.Store(box{info.Conn}) },
+		WroteHeaders: func() {
+			b, _ := got.Load().(box)
+			select {
+			case w.conn <- b.Conn:
+			default: // it is known already
+			}
+		},
+	}
+	defer close(w.ended)
+	return w.client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace))) //nolint:gosec // the address is the agent's server, as it is configured
 }
 
 type grpcConn struct {
-	stream *connect.BidiStreamForClient[stellav1.ConnectRequest, stellav1.ConnectResponse]
-	cancel context.CancelFunc
+	stream   *connect.BidiStreamForClient[stellav1.ConnectRequest, stellav1.ConnectResponse]
+	cancel   context.CancelFunc
+	vouching *vouching
 }
 
-func (c *grpcConn) Send(f *stellav1.ConnectRequest) error { return c.stream.Send(f) }
+// Send implements Conn.
+func (c *grpcConn) Send(f *stellav1.ConnectRequest) error {
+	return c.vouching.send(f, c.stream.Send)
+}
 
 // Recv implements Conn.
 func (c *grpcConn) Recv() (*stellav1.ConnectResponse, error) {
@@ -64,7 +130,10 @@ func (c *grpcConn) Recv() (*stellav1.ConnectResponse, error) {
 	if errors.As(err, &said) && said.Meta().Get("Stella-Code") != "" {
 		err = fmt.Errorf("%w: %w", ErrEnded, err)
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	return c.vouching.down(f)
 }
 
 // Close ends the stream on the wire too: as long as the request's body is open,

@@ -24,8 +24,10 @@ type Conn interface {
 	Close()
 }
 
-// Carrier opens connections. Dial sends the hello; the first frame that Recv
-// returns is the welcome.
+// Carrier opens connections. Dial signs and sends the hello; the first frame that
+// Recv returns is the welcome. Heartbeats are signed as they go; Send takes none
+// before the welcome was received. When the server knows a higher number of the
+// agent, Dial or Recv fails with a NumberRefusedError.
 type Carrier interface {
 	Name() string
 	Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error)

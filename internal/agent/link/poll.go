@@ -3,6 +3,9 @@ package link
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,27 +20,30 @@ import (
 
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
+	"stella-ops.org/stella/internal/httpsig"
 )
 
 // Poll is the carrier that makes plain requests: a heartbeat every few
 // seconds, whose answer brings tasks.
 type Poll struct {
-	client   *http.Client
+	agent    Agent
 	base     *url.URL
-	agentID  string
 	interval time.Duration
+
+	// beating is held while a heartbeat is under way: one that came after the
+	// next one would be refused, for its number.
+	beating sync.Mutex
 }
 
 var _ Carrier = (*Poll)(nil)
 
-// NewPoll returns the carrier for a server; client must present the agent's
-// certificate.
-func NewPoll(client *http.Client, serverURL, agentID string, interval time.Duration) (*Poll, error) {
-	base, err := url.Parse(serverURL)
+// NewPoll returns the carrier for an agent.
+func NewPoll(agent Agent, interval time.Duration) (*Poll, error) {
+	base, err := url.Parse(agent.ServerURL)
 	if err != nil {
 		return nil, fmt.Errorf("server URL: %w", err)
 	}
-	return &Poll{client: client, base: base.JoinPath("/api/v1/agents"), agentID: agentID, interval: interval}, nil
+	return &Poll{agent: agent, base: base.JoinPath("/api/v1/agents"), interval: interval}, nil
 }
 
 // Name is "poll".
@@ -48,7 +54,7 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &pollConn{
 		poll: p, ctx: ctx, cancel: cancel, down: make(chan *stellav1.ConnectResponse, 256),
-		beat: api.HeartbeatRequest{Capabilities: hello.GetCapabilities(), MaxTasks: int(hello.GetMaxConcurrentTasks()), NotAccepting: hello.GetNotAccepting()},
+		beat: api.HeartbeatRequest{Capabilities: hello.GetCapabilities(), MaxTasks: int(hello.GetMaxConcurrentTasks()), NotAccepting: hello.GetNotAccepting(), Instance: hello.GetInstance(), Host: hello.GetHost()},
 	}
 	c.setRunning(hello.GetHeld())
 	res, err := c.heartbeat()
@@ -180,7 +186,7 @@ func (c *pollConn) sendCommandAck(ack *stellav1.CommandAck) error {
 	}
 	receipt := &stellav1.CommandReceipt{CommandId: ack.GetCommandId()}
 	var res api.CommandAckResponse
-	err := c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agentID, "commands", ack.GetCommandId(), "ack"), "", req, &res)
+	err := c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "commands", ack.GetCommandId(), "ack"), "", req, &res)
 	var p *api.Problem
 	switch {
 	case err == nil:
@@ -262,8 +268,24 @@ func (c *pollConn) heartbeat() (*beatAnswer, error) {
 	c.mu.Unlock()
 	at := time.Now().UTC()
 	req.SentAt = &at
+	c.poll.beating.Lock()
+	defer c.poll.beating.Unlock()
 	var res beatAnswer
-	return &res, c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agentID, "heartbeat"), "", req, &res)
+	err := c.poll.call(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "heartbeat"), c.poll.sign, req, &res)
+	return &res, numberRefused(err)
+}
+
+// sign signs a heartbeat.
+func (p *Poll) sign(hr *http.Request, body []byte, cert *tls.Certificate) error {
+	key, err := keyOf(cert)
+	if err != nil {
+		return err
+	}
+	httpsig.SetDigest(hr.Header, body)
+	fingerprint := sha256.Sum256(cert.Certificate[0])
+	return httpsig.Sign(httpsig.Message{Method: hr.Method, Path: hr.URL.EscapedPath(), Header: hr.Header}, api.SignedComponents(), httpsig.Params{
+		Created: time.Now().Unix(), KeyID: hex.EncodeToString(fingerprint[:]), Nonce: api.SignatureNonce(p.agent.Number()), Tag: api.SignatureTag,
+	}, key)
 }
 
 func (c *pollConn) deliver(res *beatAnswer) error {
@@ -306,10 +328,20 @@ func (c *pollConn) task(ref *stellav1.TaskRef, verb string, req, res any) error 
 		c.token, c.until = t, time.Now().Add(time.Duration(t.ExpiresIn)*time.Second*3/4)
 		c.mu.Unlock()
 	}
-	return c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agentID, "tasks", ref.GetTaskId(), verb), token, req, res)
+	return c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "tasks", ref.GetTaskId(), verb), token, req, res)
 }
 
 func (p *Poll) post(ctx context.Context, to *url.URL, token string, req, res any) error {
+	return p.call(ctx, to, func(hr *http.Request, _ []byte, _ *tls.Certificate) error {
+		if token != "" {
+			hr.Header.Set("Authorization", "Bearer "+token)
+		}
+		return nil
+	}, req, res)
+}
+
+// call makes a request, to which prove adds what it takes beside the certificate.
+func (p *Poll) call(ctx context.Context, to *url.URL, prove func(*http.Request, []byte, *tls.Certificate) error, req, res any) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	// As it is: an escape for HTML is six times as long, and could make an
@@ -320,16 +352,17 @@ func (p *Poll) post(ctx context.Context, to *url.URL, token string, req, res any
 	if err := enc.Encode(req); err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), &data)
+	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(data.Bytes()))
 	if err != nil {
 		return err
 	}
 	hr.Header.Set("Content-Type", "application/json")
 	hr.Header.Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	if token != "" {
-		hr.Header.Set("Authorization", "Bearer "+token)
+	client, cert := p.agent.Plain()
+	if err := prove(hr, data.Bytes(), cert); err != nil {
+		return err
 	}
-	answer, err := p.client.Do(hr)
+	answer, err := client.Do(hr)
 	if err != nil {
 		return err
 	}

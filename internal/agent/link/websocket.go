@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"time"
@@ -21,8 +23,8 @@ import (
 // WebSocket is the carrier over a WebSocket (RFC 6455), each binary message of
 // which is one frame.
 type WebSocket struct {
-	client *http.Client
-	url    string
+	agent Agent
+	url   string
 }
 
 var _ Carrier = (*WebSocket)(nil)
@@ -37,14 +39,13 @@ const (
 	sendWithin = 20 * time.Second
 )
 
-// NewWebSocket returns the carrier for a server; client must present the
-// agent's certificate, speak HTTP/1.1, and must not have a timeout.
-func NewWebSocket(client *http.Client, serverURL, agentID string) (*WebSocket, error) {
-	base, err := url.Parse(serverURL)
+// NewWebSocket returns the carrier for an agent.
+func NewWebSocket(agent Agent) (*WebSocket, error) {
+	base, err := url.Parse(agent.ServerURL)
 	if err != nil {
 		return nil, fmt.Errorf("server URL: %w", err)
 	}
-	return &WebSocket{client: client, url: base.JoinPath("/api/v1/agents", agentID, "task-stream").String()}, nil
+	return &WebSocket{agent: agent, url: base.JoinPath("/api/v1/agents", agent.ID, "task-stream").String()}, nil
 }
 
 // Name is "websocket".
@@ -55,8 +56,11 @@ func (w *WebSocket) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, erro
 	// Once it stands, the connection is no matter of the dial's patience.
 	dialing, dialed := context.WithTimeout(ctx, sendWithin)
 	defer dialed()
+	var under net.Conn // the one that the answer came over: it is written before that
+	dialing = httptrace.WithClientTrace(dialing, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { under = info.Conn }})
+	client, cert := w.agent.Upgrading()
 	ws, answer, err := websocket.Dial(dialing, w.url, &websocket.DialOptions{ //nolint:bodyclose // it is in memory, or the connection's
-		HTTPClient: w.client, Subprotocols: []string{api.SubprotocolProto},
+		HTTPClient: client, Subprotocols: []string{api.SubprotocolProto},
 		HTTPHeader: http.Header{api.HeaderProtocolVersion: {strconv.Itoa(api.ProtocolVersion)}},
 	})
 	if err != nil {
@@ -69,7 +73,11 @@ func (w *WebSocket) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, erro
 	ws.SetReadLimit(maxFrame)
 	ctx, cancel := context.WithCancel(ctx)
 	c := &wsConn{ws: ws, ctx: ctx, cancel: cancel}
-	if err := c.Send(&stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Hello{Hello: hello}}); err != nil { //nolint:contextcheck // the connection's own
+	var frame *stellav1.ConnectRequest
+	if c.vouching, frame, err = w.agent.vouch(hello, under, cert); err == nil {
+		err = c.write(frame) //nolint:contextcheck // the connection's own
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("open the stream: %w", err)
 	}
@@ -92,13 +100,16 @@ func refusal(answer *http.Response, err error) error {
 }
 
 type wsConn struct {
-	ws     *websocket.Conn
-	ctx    context.Context
-	cancel context.CancelFunc
+	ws       *websocket.Conn
+	ctx      context.Context
+	cancel   context.CancelFunc
+	vouching *vouching
 }
 
 // Send implements Conn.
-func (c *wsConn) Send(f *stellav1.ConnectRequest) error {
+func (c *wsConn) Send(f *stellav1.ConnectRequest) error { return c.vouching.send(f, c.write) }
+
+func (c *wsConn) write(f *stellav1.ConnectRequest) error {
 	data, err := proto.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("encode a frame: %w", err)
@@ -126,7 +137,7 @@ func (c *wsConn) Recv() (*stellav1.ConnectResponse, error) {
 	if err := proto.Unmarshal(data, f); err != nil {
 		return nil, fmt.Errorf("decode a frame: %w", err)
 	}
-	return f, nil
+	return c.vouching.down(f)
 }
 
 // Close ends the connection without waiting for the server.

@@ -16,10 +16,16 @@ import (
 
 // take does what a frame from the agent says.
 func (s *session) take(f *stellav1.ConnectRequest) error {
+	s.heard()
 	a, _, _ := s.current()
 	tasks := s.hub.tasks
 	switch f := f.GetFrame().(type) {
+	case *stellav1.ConnectRequest_SignedHeartbeat:
+		return s.signedHeartbeat(f.SignedHeartbeat)
 	case *stellav1.ConnectRequest_Heartbeat:
+		if s.vouched != nil {
+			return s.unsigned("heartbeat")
+		}
 		return s.heartbeat(f.Heartbeat)
 	case *stellav1.ConnectRequest_TaskAccepted:
 		return tasks.Accepted(s.ctx, a, ref(f.TaskAccepted.GetRef()), timeOf(f.TaskAccepted.GetAt()))
@@ -39,7 +45,12 @@ func (s *session) take(f *stellav1.ConnectRequest) error {
 	case *stellav1.ConnectRequest_CommandAck:
 		return s.commandAck(a, f.CommandAck)
 	case *stellav1.ConnectRequest_Hello:
+		if s.vouched != nil {
+			return s.unsigned("hello")
+		}
 		return s.helloAgain(f.Hello)
+	case *stellav1.ConnectRequest_SignedHello:
+		return fault.New(fault.Invalid, "hello_expected", "a signed hello is the first frame of a link, and comes once")
 	default:
 		// A frame of a newer agent: it must not depend on being understood.
 		return nil

@@ -39,13 +39,14 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 			_ = writer.Write(w, r, rpcError(err)) // as above
 			return
 		}
-		ctx := context.WithValue(r.Context(), agentKey{}, agent)
+		ctx := context.WithValue(context.WithValue(r.Context(), agentKey{}, agent), bindingKey{}, bind(r.TLS, r.RemoteAddr))
 		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, controlKey{}, control)))
 	})
 }
 
 type (
 	agentKey   struct{}
+	bindingKey struct{}
 	controlKey struct{}
 )
 
@@ -57,7 +58,8 @@ func (g *grpcService) Connect(ctx context.Context, stream *connect.BidiStream[st
 	if !ok || control == nil {
 		return rpcError(errors.New("link: no agent in the context"))
 	}
-	if err := g.hub.Serve(ctx, agent, grpcConn{stream, control}); err != nil {
+	binding, _ := ctx.Value(bindingKey{}).(*Binding)
+	if err := g.hub.Serve(ctx, agent, grpcConn{stream, control}, binding); err != nil {
 		return rpcError(err)
 	}
 	return nil

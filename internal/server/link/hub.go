@@ -76,12 +76,17 @@ type Options struct {
 	ReconnectMost time.Duration
 	// Trust names what agents are to trust now; nil when that never changes.
 	Trust func() string
+	// SignedOnly: no agent is heard that does not sign.
+	SignedOnly bool
 }
 
 // Opener tells every server that an agent has opened a link or a stream of
 // events, so that the older one ends wherever it is.
 type Opener interface {
 	Opened(kind, agentID, id string)
+	// Rival asks the other servers where another start of an agent comes from
+	// whose link they hold and that lives; "" when there is none.
+	Rival(ctx context.Context, agentID string, c fleet.Caller) (place string)
 	// Publisher tells people of agents that come and go.
 	event.Publisher
 }
@@ -110,6 +115,7 @@ type Hub struct {
 	crew     crew
 	dropped  atomic.Int64 // streams whose reader was too slow
 	settled  settling     // owned by Run
+	pollers  pollers
 
 	mu       sync.Mutex          // before a session's own: who holds that does not take this
 	sessions map[string]*session // by agent
@@ -133,7 +139,7 @@ func NewHub(agents *fleet.Service, monitor *fleet.Monitor, tasks *task.Service, 
 func (h *Hub) Handlers() bus.Handlers {
 	return bus.Handlers{
 		TaskQueued: h.wake, TaskCancel: h.cancel, AgentChanged: h.agentChanged,
-		CommandSent: h.commandSent, Opened: h.openedElsewhere,
+		CommandSent: h.commandSent, Opened: h.openedElsewhere, Rival: h.rival,
 	}
 }
 

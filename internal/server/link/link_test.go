@@ -109,6 +109,7 @@ func (b *bench) AgentChanged(tenant, agentID string) { b.Handlers().AgentChanged
 func (b *bench) CommandSent(tenant, id string) { b.Handlers().CommandSent(tenant, id) }
 
 // Opened implements Opener.
+func (b *bench) Rival(context.Context, string, fleet.Caller) string { return "" }
 func (b *bench) Opened(kind, agentID, id string) { b.Handlers().Opened(kind, agentID, id) }
 
 // Publish implements event.Publisher.
@@ -209,7 +210,7 @@ func newWire(t *testing.T) *wire {
 // serve has the hub serve a connection, as a carrier does.
 func (b *bench) serve(a *fleet.Agent, w *wire) {
 	go func() {
-		err := b.Serve(b.t.Context(), a, w)
+		err := b.Serve(b.t.Context(), a, w, nil)
 		w.Cut()
 		w.ended <- err
 	}()

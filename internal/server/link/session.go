@@ -29,6 +29,10 @@ type session struct {
 	tenant  string
 	agentID string
 	proof   *proof
+	vouched *vouched        // nil when the hello was not signed
+	caller  fleet.Caller
+	// awaited is told when the agent says anything; nil when nobody waits for that.
+	awaited atomic.Pointer[chan struct{}]
 	ctx     context.Context // ends with the session
 	cancel  context.CancelCauseFunc
 	atWork  sync.WaitGroup // the writer and the dispatcher
@@ -83,13 +87,17 @@ const (
 )
 
 // Serve runs an agent's link until it ends, and returns why, as a fault that
-// the carrier may show; nil when the agent has left.
-func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
+// the carrier may show; nil when the agent has left. Without a binding, a signed
+// hello is refused.
+func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn, b *Binding) error {
 	// In parts, so that the stack on which a silent agent is waited for is
 	// small.
 	var s *session
-	err := conn.Recv(func(first *stellav1.ConnectRequest) (err error) {
-		s, err = h.open(ctx, agent, conn, first.GetHello())
+	err := conn.Recv(func(first *stellav1.ConnectRequest) error {
+		hello, err := h.greet(ctx, agent, conn, first, b)
+		if err == nil {
+			s, err = h.open(ctx, agent, conn, hello)
+		}
 		return err
 	})
 	if err != nil {
@@ -99,15 +107,16 @@ func (h *Hub) Serve(ctx context.Context, agent *fleet.Agent, conn Conn) error {
 	return s.leave(ctx)
 }
 
-// open takes the hello, and makes the link known.
-func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *stellav1.Hello) (*session, error) {
-	if err := checkHello(hello); err != nil {
+// open makes a link known whose hello is good, unless another host works with the
+// agent's identity.
+func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *greeting) (*session, error) {
+	if err := h.Sole(ctx, agent, hello.caller); err != nil {
 		return nil, err
 	}
 	s := &session{
 		hub: h, conn: conn, id: newID(), tenant: agent.TenantID, agentID: agent.ID, window: h.ReconnectWindow().Milliseconds(),
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
-		notAccepting: hello.GetNotAccepting(), proof: proofOf(agent),
+		notAccepting: hello.GetNotAccepting(), proof: proofOf(agent), vouched: hello.vouched, caller: hello.caller,
 	}
 	// Nothing is claimed before it is known what the agent holds: it would go
 	// out twice.
@@ -125,9 +134,12 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *st
 	trust, spread := h.outdatedTrust(s.proof.trust)
 	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Welcome{Welcome: &stellav1.Welcome{
 		HeartbeatIntervalMs: h.opts.HeartbeatInterval.Milliseconds(), ServerTime: timestamppb.New(h.now()),
-		Server: h.opts.ServerName, ReconnectWindowMs: s.window, Trust: trust, TrustSpreadMs: spread.Milliseconds(),
+		Server: h.opts.ServerName, ReconnectWindowMs: s.window, Trust: trust, TrustSpreadMs: spread.Milliseconds(), KeyShare: hello.share,
 	}}})
-	h.monitor.Beat(fleet.Heartbeat{TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(), Transport: conn.Transport(), Capabilities: hello.GetCapabilities()})
+	h.monitor.Beat(fleet.Heartbeat{
+		TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(),
+		Transport: conn.Transport(), Capabilities: hello.GetCapabilities(), Signed: hello.number,
+	})
 	if err := s.resume(hello.GetHeld()); err != nil {
 		s.close(err)
 	}
@@ -396,6 +408,9 @@ func (s *session) refresh(ctx context.Context) error {
 	}
 	if a.Lifecycle == api.LifecycleRevoked {
 		return fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", a.Name)
+	}
+	if err := s.mayStay(a); err != nil {
+		return err
 	}
 	if err := s.hub.look(ctx, s.proof); err != nil {
 		return err

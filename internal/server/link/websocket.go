@@ -38,10 +38,14 @@ func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, *htt
 		if err == nil {
 			err = upgradable(w, r)
 		}
+		if err == nil {
+			err = h.mayJSON(agent, r)
+		}
 		if err != nil {
 			refuse(w, r, err)
 			return
 		}
+		binding := bind(r.TLS, r.RemoteAddr)
 		conn, rw, shake, err := upgrader.Upgrade(r, w)
 		if err != nil {
 			if conn != nil {
@@ -59,7 +63,7 @@ func (h *Hub) WebSocket(identify Identify, refuse func(http.ResponseWriter, *htt
 			c.text = true
 			link = newJSONConn(c)
 		}
-		if !h.detach(func(ctx context.Context) { h.serveWebSocket(ctx, agent, c, link) }) {
+		if !h.detach(func(ctx context.Context) { h.serveWebSocket(ctx, agent, c, link, binding) }) {
 			c.bye(serverStopping())
 		}
 	})
@@ -80,8 +84,8 @@ func upgradable(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (h *Hub) serveWebSocket(ctx context.Context, agent *fleet.Agent, c *wsConn, link Conn) {
-	err := h.Serve(ctx, agent, link)
+func (h *Hub) serveWebSocket(ctx context.Context, agent *fleet.Agent, c *wsConn, link Conn, b *Binding) {
+	err := h.Serve(ctx, agent, link, b)
 	c.bye(err)
 }
 

@@ -17,7 +17,7 @@ func aboutProtocol() map[string]about {
 			request: exampleRegisterRequest(), answers: "The identity.", answer: exampleRegisterResponse(),
 			refuses: []string{
 				"400 protocol_version", "401 token_missing", "401 token_refused", "401 certificate_expired", "401 certificate_refused",
-				"403 agent_revoked", "403 agent_unknown", "403 certificate_revoked", "403 not_your_identity", "409 identity_exists", "409 name_taken",
+				"403 agent_revoked", "403 agent_unknown", "403 certificate_revoked", "403 not_your_identity", "403 signing_required", "409 identity_in_use", "409 identity_exists", "409 name_taken",
 			},
 		},
 		"agent.renew": {
@@ -25,7 +25,7 @@ func aboutProtocol() map[string]about {
 			text: "Gives the agent its next certificate, for a new key. The agent shows the certificate that it has; one that has ended is good enough for as long as the server allows " +
 				"(90 days unless it is set otherwise), so that a host that was off for weeks needs no new token.\n\n" +
 				"Safe to repeat: the certificate in use goes on until the next one has been used for the first time, and a minute more. Renew when two thirds of its life are over, at a moment that differs from agent to agent.",
-			request: api.CertificateRequest{CSR: exampleRegisterRequest().CSR}, answers: "The certificate.", answer: exampleCertificate(),
+			request: api.CertificateRequest{CSR: exampleRegisterRequest().CSR}, answers: "The certificate.", answer: exampleCertificate(), refuses: []string{"409 identity_in_use"},
 		},
 		"agent.server-keys": {
 			tag: "agent-protocol",
@@ -44,8 +44,12 @@ func aboutProtocol() map[string]about {
 			text: "Says that the agent is alive, and how its machine is. For an agent that holds no stream, the answer hands out its tasks and commands: " +
 				"a task comes again until it is named in `runningTasks` or completed, so run it once; a command comes once. " +
 				"What a task holds is sealed to the key that the agent registered, and each task is signed: `signatures` has one for each, in order.\n\n" +
-				"Does not wait for tasks to come. Report every `intervalMs` of the answer. Unknown fields are passed over: an agent may be newer than its server.",
-			request: exampleHeartbeatRequest(), answers: "What there is to do.", answer: exampleHeartbeatResponse(), refuses: sealing,
+				"Does not wait for tasks to come. Report every `intervalMs` of the answer. Unknown fields are passed over: an agent may be newer than its server.\n\n" +
+				"An agent that registered with `signsHeartbeats` signs each (RFC 9421, with the digest of the body by RFC 9530), by the key of its client certificate. " +
+				"The nonce is `boot.number`: how often the agent was started, and how many it has signed since; each is good once, and none after a higher one. " +
+				"An agent whose disk was restored learns from `knownBoot` of the refusal `number_refused` which boot to go beyond.",
+			request: exampleHeartbeatRequest(), answers: "What there is to do.", answer: exampleHeartbeatResponse(),
+			refuses: append(slices.Clone(sealing), "401 heartbeat_unsigned", "401 signature_refused", "401 number_refused", "409 identity_in_use"),
 		},
 		"agent.complete": {
 			tag: "agent-protocol",
@@ -86,12 +90,13 @@ func aboutProtocol() map[string]about {
 			tag: "agent-protocol",
 			text: "Opens the agent's task stream, a WebSocket (RFC 6455) over HTTP/1.1: tasks and commands come down as they are there, logs, results and heartbeats go up. " +
 				"An agent that holds it need not ask by heartbeat.\n\n" +
+				"An agent that signs its heartbeats begins with a signed hello, and puts a MAC on each heartbeat; the stream in JSON has no form for that, and is closed to it.\n\n" +
 				"With the subprotocol `stella.v1.proto` each binary message is one frame of `api/stella/v1/link.proto`. Without a subprotocol each text message is a StreamMessage as JSON; " +
 				"`x-messages` lists them, either way, with an example each. Such an agent need not say `hello`. A receiver passes over a type that it does not know. " +
 				"The server pings; an agent that does not answer is cut off.\n\n" +
 				"The server closes with 1000 when all is well, with 4000 and the HTTP status of the refusal (4401, 4403, 4409 …) and its code as the reason otherwise. " +
 				"An agent has one stream; a newer one ends it. The same frames flow over gRPC by `stella.v1.LinkService/Connect` on the same port.",
-			refuses: []string{"403 foreign_origin", "426 websocket_expected"},
+			refuses: []string{"401 heartbeat_unsigned", "403 foreign_origin", "426 websocket_expected"},
 		},
 	}
 }

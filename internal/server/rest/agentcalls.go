@@ -59,14 +59,20 @@ func (s *Server) agentCalls() {
 	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/certificate", "agent.renew", "Get the agent's next certificate", agentRenewing),
 		func(ctx context.Context, in *renewal) (api.CertificateResponse, error) { return s.renew(ctx, in) })
 
-	type beat struct {
-		IDPath
-		Body api.HeartbeatRequest
-	}
 	handle(s, s.operation(http.MethodPost, "/api/v1/agents/{id}/heartbeat", "agent.heartbeat", "Report that the agent is alive, and get its tasks when it holds no stream", agentSelf),
 		func(ctx context.Context, in *beat) (api.HeartbeatResponse, error) {
-			return s.heartbeat(ctx, agent(ctx), &in.Body)
+			n, err := s.heard(ctx, agent(ctx), in)
+			if err != nil {
+				return api.HeartbeatResponse{}, err
+			}
+			c := fleet.Caller{Instance: in.Body.Instance, Boot: n.Boot, Place: fleet.Place(in.Body.Host, fleet.Address(in.remote))}
+			if err := s.Links.Polled(ctx, agent(ctx), c); err != nil {
+				return api.HeartbeatResponse{}, err
+			}
+			return s.heartbeat(ctx, agent(ctx), &in.Body, n)
 		})
+	// Huma takes the bytes that are verified for a second kind of body.
+	delete(s.huma.OpenAPI().Paths["/api/v1/agents/{id}/heartbeat"].Post.RequestBody.Content, octets)
 
 	type TaskPath struct {
 		IDPath
@@ -130,6 +136,9 @@ func (r *renewal) Resolve(ctx huma.Context) []error {
 
 func (s *Server) renew(ctx context.Context, in *renewal) (api.CertificateResponse, error) {
 	a, now := agent(ctx), s.now()
+	if err := s.Links.Sole(ctx, a, fleet.Caller{Instance: in.Body.Instance, Place: fleet.Address(in.remote)}); err != nil {
+		return api.CertificateResponse{}, err
+	}
 	caller := enroll.Caller{TenantID: a.TenantID, AgentID: a.ID, Remote: in.remote}
 	issued, err := s.Enroll.Renew(ctx, caller, pki.KeyHash(in.leaf), now.After(in.leaf.NotAfter), &in.Body)
 	if err != nil {
@@ -159,6 +168,10 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 		a, err := s.Identify(ctx, in.cs)
 		if err == nil {
 			caller.TenantID, caller.AgentID = a.TenantID, a.ID
+			err = s.Links.Sole(ctx, a, fleet.Caller{Instance: in.Body.Instance, Place: fleet.Address(in.remote)})
+			if err != nil {
+				return api.RegisterResponse{}, err
+			}
 		} else if in.Token == "" {
 			return api.RegisterResponse{}, err
 		}
@@ -188,7 +201,7 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 // maxPolled is how many tasks one heartbeat's answer hands out at the most.
 const maxPolled = 20
 
-func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.HeartbeatRequest) (api.HeartbeatResponse, error) {
+func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.HeartbeatRequest, signed fleet.Number) (api.HeartbeatResponse, error) {
 	if err := fleet.ValidateCapabilities("body.capabilities", in.Capabilities); err != nil {
 		return api.HeartbeatResponse{}, err
 	}
@@ -196,7 +209,7 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	link := s.Links.Transport(a.ID)
 	s.Monitor.Beat(fleet.Heartbeat{
 		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting, Transport: cmp.Or(link, "poll"),
-		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities,
+		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities, Signed: signed,
 	})
 	if in.Capabilities != nil {
 		a.Capabilities = in.Capabilities

@@ -96,6 +96,7 @@ func (s *Server) viewAgent(a *fleet.Agent) api.Agent {
 		Group: a.Group, Environment: a.Environment, Platform: a.Platform, Labels: a.Labels, Capabilities: a.Offers(),
 		Routes: a.Routes, ResourceUsage: a.ResourceUsage, LastHeartbeat: timeOrNil(a.LastHeartbeat),
 		Transport: s.transport(a), NotAccepting: a.NotAccepting,
+		SignsHeartbeats:        a.SignsHeartbeats,
 		CertificateFingerprint: a.CertificateFingerprint, CertificateNotAfter: timeOrNil(a.CertificateNotAfter),
 		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
 	}

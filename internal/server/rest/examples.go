@@ -86,7 +86,7 @@ func exampleAgent() api.Agent {
 	return api.Agent{
 		ID: exampleAgentID, Name: "web-1", Version: "1.4.0", Status: api.StatusOnline, Lifecycle: api.LifecycleActive, Liveness: api.Live,
 		Group: "web", Environment: "production", Platform: "linux", Labels: map[string]string{"zone": "eu-1"},
-		Capabilities: []string{"docker", "host"}, ResourceUsage: exampleUsage(), LastHeartbeat: atp(30, 2), Transport: "websocket",
+		Capabilities: []string{"docker", "host"}, ResourceUsage: exampleUsage(), LastHeartbeat: atp(30, 2), Transport: "websocket", SignsHeartbeats: true,
 		CertificateFingerprint: "5d41402abc4b2a76b9719d911017c592ae1b0c3d4e5f60718293a4b5c6d7e8f9",
 		CertificateNotAfter:    atp(60*24*30, 0), CreatedAt: at(0, 0), UpdatedAt: at(0, 0),
 	}

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,9 @@ type apart struct{}
 func (apart) Transport(string) string { return "" }
 
 // Connected implements Links.
-func (apart) Connected(string) bool { return false }
+func (apart) Sole(context.Context, *fleet.Agent, fleet.Caller) error   { return nil }
+func (apart) Polled(context.Context, *fleet.Agent, fleet.Caller) error { return nil }
+func (apart) Connected(string) bool                                    { return false }
 
 // Streaming implements Links.
 func (apart) Streaming(string) bool { return false }

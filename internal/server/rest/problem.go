@@ -16,6 +16,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
 )
 
 // problem is api.Problem as huma writes it, with the headers that its status
@@ -59,6 +60,9 @@ func problemOf(err error) *problem {
 		return newProblem(http.StatusInternalServerError, "internal", "something went wrong in the server; its log tells more")
 	}
 	p := newProblem(statusOf[f.Kind], f.Code, f.Message)
+	if old, ok := errors.AsType[*fleet.OldNumber](f); ok {
+		p.KnownBoot = old.Known.Boot
+	}
 	if f.RetryAfter > 0 {
 		p.header.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
 	}

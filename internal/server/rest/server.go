@@ -34,6 +34,11 @@ import (
 type Links interface {
 	Transport(agentID string) string
 	Connected(agentID string) bool
+	// Sole returns nil when nobody else works with an agent's identity, and
+	// otherwise a fault of kind Conflict.
+	Sole(ctx context.Context, a *fleet.Agent, c fleet.Caller) error
+	// Polled is Sole for an agent that asks for its tasks.
+	Polled(ctx context.Context, a *fleet.Agent, c fleet.Caller) error
 	// Streaming reports whether an agent holds a stream of events here.
 	Streaming(agentID string) bool
 	// OpenStream opens an agent's stream of events, which leave ends.
@@ -84,6 +89,8 @@ type Deps struct {
 	// Signing are the keys that sign what the server sends.
 	Signing           *seal.SigningKeys
 	HeartbeatInterval time.Duration
+	// SignedOnly: no heartbeat is heard that is not signed.
+	SignedOnly bool
 	// BaseURL is how agents and people reach the server.
 	BaseURL func() string
 	Version string

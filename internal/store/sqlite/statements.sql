@@ -34,6 +34,7 @@ LIMIT $3;
 SELECT a.tenant_id, a.id, a.name
 FROM json_each($1) b CROSS JOIN agents a ON a.id = b.value ->> 'id' AND a.tenant_id = b.value ->> 'tenant'
 WHERE a.lifecycle <> 'revoked' AND (a.last_heartbeat IS NULL OR a.last_heartbeat <= b.value ->> 'at')
+  AND (b.value ->> 'boot' = 0 OR (b.value ->> 'boot', b.value ->> 'number') >= (a.signed_boot, a.signed_number))
   AND a.liveness <> 'live'
 ORDER BY a.id;
 
@@ -45,15 +46,19 @@ SET liveness = 'live',
   not_accepting = b.not_accepting,
   transport = b.transport,
   resource_usage = COALESCE(b.usage, agents.resource_usage),
-  capabilities = COALESCE(b.capabilities, agents.capabilities)
+  capabilities = COALESCE(b.capabilities, agents.capabilities),
+  signed_boot = CASE WHEN b.boot = 0 THEN agents.signed_boot ELSE b.boot END,
+  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END
 FROM (
   SELECT value ->> 'tenant' AS tenant_id, value ->> 'id' AS id, value ->> 'at' AS at,
     value ->> 'status' AS status, value ->> 'notAccepting' AS not_accepting, value ->> 'transport' AS transport,
-    value -> 'usage' AS usage, value -> 'capabilities' AS capabilities
+    value -> 'usage' AS usage, value -> 'capabilities' AS capabilities,
+    value ->> 'boot' AS boot, value ->> 'number' AS number
   FROM json_each($1)
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
-  AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at);
+  AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at)
+  AND (b.boot = 0 OR (b.boot, b.number) >= (agents.signed_boot, agents.signed_number));
 
 -- name: InsertCapableRecipients :execrows
 INSERT INTO command_recipients (command_id, agent_id, agent_name, state)

@@ -39,7 +39,7 @@ func testTokens(t *testing.T, b *bench) {
 
 func testEnrolRoundTrip(t *testing.T, b *bench) {
 	a := b.agent("web")
-	a.ResourceUsage = &api.ResourceUsage{Load1: 0.25}
+	a.ResourceUsage, a.SignsHeartbeats = &api.ResourceUsage{Load1: 0.25}, true
 	// More than the engines keep, and in another zone.
 	a.LastHeartbeat = b.now.Add(7 * time.Nanosecond).In(time.FixedZone("far", 3600))
 	tok := b.token(t, "tok", 1)

@@ -455,6 +455,9 @@ type Agent struct {
 	// Routes The ids of the routes that it serves.
 	Routes *[]string `json:"routes"`
 
+	// SignsHeartbeats Whether the agent signs its heartbeats; then it is never heard unsigned.
+	SignsHeartbeats bool `json:"signsHeartbeats"`
+
 	// Status online: active, live and healthy; degraded: active and stale, or unhealthy; offline: everything else.
 	Status AgentStatus `json:"status"`
 
@@ -989,7 +992,13 @@ type CertificateRequest struct {
 	Csr string `json:"csr"`
 
 	// EncryptionPublicKey The agent's new public key for sealed payloads, in base64; the one that it has stays when left out.
-	EncryptionPublicKey  *string                `json:"encryptionPublicKey,omitempty"`
+	EncryptionPublicKey *string `json:"encryptionPublicKey,omitempty"`
+
+	// Instance A UUID of this start of the agent, by which two hosts with one identity are told apart.
+	Instance *string `json:"instance,omitempty"`
+
+	// SignsHeartbeats The agent signs its heartbeats from now on; none of its is heard unsigned any more. When left out, it stays as it is.
+	SignsHeartbeats      *bool                  `json:"signsHeartbeats,omitempty"`
 	AdditionalProperties map[string]interface{} `json:"-"`
 }
 
@@ -1394,6 +1403,12 @@ type HeartbeatRequest struct {
 	// Capabilities What the agent can do, when that has changed.
 	Capabilities *[]string `json:"capabilities"`
 
+	// Host The name of the agent's machine, for people who look for a copy of it.
+	Host *string `json:"host,omitempty"`
+
+	// Instance A UUID of this start of the agent, by which two hosts with one identity are told apart.
+	Instance *string `json:"instance,omitempty"`
+
 	// MaxTasks How many tasks the agent runs at a time.
 	MaxTasks *int64 `json:"maxTasks,omitempty"`
 
@@ -1623,6 +1638,9 @@ type Problem struct {
 	// Errors The fields that are wrong.
 	Errors *[]ProblemField `json:"errors"`
 
+	// KnownBoot With the code number_refused: the highest boot that the server has heard of the agent.
+	KnownBoot *int64 `json:"knownBoot,omitempty"`
+
 	// Status The HTTP status code.
 	Status int64 `json:"status"`
 
@@ -1665,6 +1683,9 @@ type RegisterRequest struct {
 	// Id The agent's own persistent id, when it brings one.
 	Id *string `json:"id,omitempty"`
 
+	// Instance A UUID of this start of the agent, by which two hosts with one identity are told apart.
+	Instance *string `json:"instance,omitempty"`
+
 	// Labels Labels to select the agent by.
 	Labels *map[string]string `json:"labels,omitempty"`
 
@@ -1676,6 +1697,9 @@ type RegisterRequest struct {
 
 	// Routes The ids of the routes that the agent serves.
 	Routes *[]string `json:"routes"`
+
+	// SignsHeartbeats The agent signs its heartbeats; none of its is heard unsigned from then on. Only a new registration token can take that back.
+	SignsHeartbeats *bool `json:"signsHeartbeats,omitempty"`
 
 	// Version The agent program's version.
 	Version              *string                `json:"version,omitempty"`
@@ -2674,6 +2698,12 @@ type N400ProtocolVersion = Problem
 // N401CertificateExpiredCertificateMissingCertificateRefused Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401CertificateExpiredCertificateMissingCertificateRefused = Problem
 
+// N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsigned Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsigned = Problem
+
+// N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsignedNumberRefusedSignatureRefused Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsignedNumberRefusedSignatureRefused = Problem
+
 // N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused = Problem
 
@@ -2697,6 +2727,9 @@ type N403AgentRevokedAgentUnknownCertificateRevokedNotARecipientNotYourIdentity 
 
 // N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity = Problem
+
+// N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentitySigningRequired Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentitySigningRequired = Problem
 
 // N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherAttemptTokenOfAnotherTask Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherAttemptTokenOfAnotherTask = Problem
@@ -2776,8 +2809,11 @@ type N409AttemptReplacedEncryptionKeyMissingTargetChanged = Problem
 // N409CaPhaseCaSettling Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409CaPhaseCaSettling = Problem
 
-// N409IdentityExistsNameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
-type N409IdentityExistsNameTaken = Problem
+// N409IdentityExistsIdentityInUseNameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409IdentityExistsIdentityInUseNameTaken = Problem
+
+// N409IdentityInUse Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N409IdentityInUse = Problem
 
 // N409NameTaken Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N409NameTaken = Problem
@@ -2954,6 +2990,18 @@ type CommandListAgentParamsState string
 type AgentEventsParams struct {
 	// LastEventID Accepted and not acted upon: what was missed does not come again. Ask for GET …/commands?state=pending.
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// AgentHeartbeatParams defines parameters for AgentHeartbeat.
+type AgentHeartbeatParams struct {
+	// ContentDigest The body's digest with sha-256 (RFC 9530), when the heartbeat is signed.
+	ContentDigest *string `json:"Content-Digest,omitempty"`
+
+	// SignatureInput What the signature covers, and its parameters (RFC 9421): the components "@method" "@path" "content-digest" "content-type", created, keyid (the certificate's SHA-256 in hex), alg, nonce (boot.number) and tag stella-heartbeat.
+	SignatureInput *string `json:"Signature-Input,omitempty"`
+
+	// Signature The signature by the key of the client certificate.
+	Signature *string `json:"Signature,omitempty"`
 }
 
 // AgentTaskStreamParams defines parameters for AgentTaskStream.
@@ -3746,6 +3794,22 @@ func (a *CertificateRequest) UnmarshalJSON(b []byte) error {
 		delete(object, "encryptionPublicKey")
 	}
 
+	if raw, found := object["instance"]; found {
+		err = json.Unmarshal(raw, &a.Instance)
+		if err != nil {
+			return fmt.Errorf("error reading 'instance': %w", err)
+		}
+		delete(object, "instance")
+	}
+
+	if raw, found := object["signsHeartbeats"]; found {
+		err = json.Unmarshal(raw, &a.SignsHeartbeats)
+		if err != nil {
+			return fmt.Errorf("error reading 'signsHeartbeats': %w", err)
+		}
+		delete(object, "signsHeartbeats")
+	}
+
 	if len(object) != 0 {
 		a.AdditionalProperties = make(map[string]interface{})
 		for fieldName, fieldBuf := range object {
@@ -3781,6 +3845,20 @@ func (a CertificateRequest) MarshalJSON() ([]byte, error) {
 		object["encryptionPublicKey"], err = json.Marshal(a.EncryptionPublicKey)
 		if err != nil {
 			return nil, fmt.Errorf("error marshaling 'encryptionPublicKey': %w", err)
+		}
+	}
+
+	if a.Instance != nil {
+		object["instance"], err = json.Marshal(a.Instance)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'instance': %w", err)
+		}
+	}
+
+	if a.SignsHeartbeats != nil {
+		object["signsHeartbeats"], err = json.Marshal(a.SignsHeartbeats)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'signsHeartbeats': %w", err)
 		}
 	}
 
@@ -4101,6 +4179,22 @@ func (a *HeartbeatRequest) UnmarshalJSON(b []byte) error {
 		delete(object, "capabilities")
 	}
 
+	if raw, found := object["host"]; found {
+		err = json.Unmarshal(raw, &a.Host)
+		if err != nil {
+			return fmt.Errorf("error reading 'host': %w", err)
+		}
+		delete(object, "host")
+	}
+
+	if raw, found := object["instance"]; found {
+		err = json.Unmarshal(raw, &a.Instance)
+		if err != nil {
+			return fmt.Errorf("error reading 'instance': %w", err)
+		}
+		delete(object, "instance")
+	}
+
 	if raw, found := object["maxTasks"]; found {
 		err = json.Unmarshal(raw, &a.MaxTasks)
 		if err != nil {
@@ -4172,6 +4266,20 @@ func (a HeartbeatRequest) MarshalJSON() ([]byte, error) {
 		object["capabilities"], err = json.Marshal(a.Capabilities)
 		if err != nil {
 			return nil, fmt.Errorf("error marshaling 'capabilities': %w", err)
+		}
+	}
+
+	if a.Host != nil {
+		object["host"], err = json.Marshal(a.Host)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'host': %w", err)
+		}
+	}
+
+	if a.Instance != nil {
+		object["instance"], err = json.Marshal(a.Instance)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'instance': %w", err)
 		}
 	}
 
@@ -4658,6 +4766,14 @@ func (a *RegisterRequest) UnmarshalJSON(b []byte) error {
 		delete(object, "id")
 	}
 
+	if raw, found := object["instance"]; found {
+		err = json.Unmarshal(raw, &a.Instance)
+		if err != nil {
+			return fmt.Errorf("error reading 'instance': %w", err)
+		}
+		delete(object, "instance")
+	}
+
 	if raw, found := object["labels"]; found {
 		err = json.Unmarshal(raw, &a.Labels)
 		if err != nil {
@@ -4688,6 +4804,14 @@ func (a *RegisterRequest) UnmarshalJSON(b []byte) error {
 			return fmt.Errorf("error reading 'routes': %w", err)
 		}
 		delete(object, "routes")
+	}
+
+	if raw, found := object["signsHeartbeats"]; found {
+		err = json.Unmarshal(raw, &a.SignsHeartbeats)
+		if err != nil {
+			return fmt.Errorf("error reading 'signsHeartbeats': %w", err)
+		}
+		delete(object, "signsHeartbeats")
 	}
 
 	if raw, found := object["version"]; found {
@@ -4764,6 +4888,13 @@ func (a RegisterRequest) MarshalJSON() ([]byte, error) {
 		}
 	}
 
+	if a.Instance != nil {
+		object["instance"], err = json.Marshal(a.Instance)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'instance': %w", err)
+		}
+	}
+
 	if a.Labels != nil {
 		object["labels"], err = json.Marshal(a.Labels)
 		if err != nil {
@@ -4787,6 +4918,13 @@ func (a RegisterRequest) MarshalJSON() ([]byte, error) {
 		object["routes"], err = json.Marshal(a.Routes)
 		if err != nil {
 			return nil, fmt.Errorf("error marshaling 'routes': %w", err)
+		}
+	}
+
+	if a.SignsHeartbeats != nil {
+		object["signsHeartbeats"], err = json.Marshal(a.SignsHeartbeats)
+		if err != nil {
+			return nil, fmt.Errorf("error marshaling 'signsHeartbeats': %w", err)
 		}
 	}
 
@@ -6537,9 +6675,9 @@ type ClientInterface interface {
 	AgentEvents(ctx context.Context, id string, params *AgentEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AgentHeartbeatWithBody request with any body
-	AgentHeartbeatWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AgentHeartbeatWithBody(ctx context.Context, id string, params *AgentHeartbeatParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	AgentHeartbeat(ctx context.Context, id string, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	AgentHeartbeat(ctx context.Context, id string, params *AgentHeartbeatParams, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AgentRevoke request
 	AgentRevoke(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -7084,8 +7222,8 @@ func (c *Client) AgentEvents(ctx context.Context, id string, params *AgentEvents
 	return c.Client.Do(req)
 }
 
-func (c *Client) AgentHeartbeatWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAgentHeartbeatRequestWithBody(c.Server, id, contentType, body)
+func (c *Client) AgentHeartbeatWithBody(ctx context.Context, id string, params *AgentHeartbeatParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentHeartbeatRequestWithBody(c.Server, id, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7096,8 +7234,8 @@ func (c *Client) AgentHeartbeatWithBody(ctx context.Context, id string, contentT
 	return c.Client.Do(req)
 }
 
-func (c *Client) AgentHeartbeat(ctx context.Context, id string, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewAgentHeartbeatRequest(c.Server, id, body)
+func (c *Client) AgentHeartbeat(ctx context.Context, id string, params *AgentHeartbeatParams, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentHeartbeatRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9104,18 +9242,18 @@ func NewAgentEventsRequest(server string, id string, params *AgentEventsParams) 
 }
 
 // NewAgentHeartbeatRequest calls the generic AgentHeartbeat builder with application/json body
-func NewAgentHeartbeatRequest(server string, id string, body AgentHeartbeatJSONRequestBody) (*http.Request, error) {
+func NewAgentHeartbeatRequest(server string, id string, params *AgentHeartbeatParams, body AgentHeartbeatJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewAgentHeartbeatRequestWithBody(server, id, "application/json", bodyReader)
+	return NewAgentHeartbeatRequestWithBody(server, id, params, "application/json", bodyReader)
 }
 
 // NewAgentHeartbeatRequestWithBody generates requests for AgentHeartbeat with any type of body
-func NewAgentHeartbeatRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+func NewAgentHeartbeatRequestWithBody(server string, id string, params *AgentHeartbeatParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9146,6 +9284,43 @@ func NewAgentHeartbeatRequestWithBody(server string, id string, contentType stri
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.ContentDigest != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithLocation("simple", false, "Content-Digest", runtime.ParamLocationHeader, *params.ContentDigest)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Content-Digest", headerParam0)
+		}
+
+		if params.SignatureInput != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithLocation("simple", false, "Signature-Input", runtime.ParamLocationHeader, *params.SignatureInput)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Signature-Input", headerParam1)
+		}
+
+		if params.Signature != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithLocation("simple", false, "Signature", runtime.ParamLocationHeader, *params.Signature)
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Signature", headerParam2)
+		}
+
+	}
 
 	return req, nil
 }
@@ -12162,9 +12337,9 @@ type ClientWithResponsesInterface interface {
 	AgentEventsWithResponse(ctx context.Context, id string, params *AgentEventsParams, reqEditors ...RequestEditorFn) (*AgentEventsAnswer, error)
 
 	// AgentHeartbeatWithBodyWithResponse request with any body
-	AgentHeartbeatWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error)
+	AgentHeartbeatWithBodyWithResponse(ctx context.Context, id string, params *AgentHeartbeatParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error)
 
-	AgentHeartbeatWithResponse(ctx context.Context, id string, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error)
+	AgentHeartbeatWithResponse(ctx context.Context, id string, params *AgentHeartbeatParams, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error)
 
 	// AgentRevokeWithResponse request
 	AgentRevokeWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*AgentRevokeAnswer, error)
@@ -12625,9 +12800,9 @@ type AgentRegisterAnswer struct {
 	JSON200                   *RegisterResponse
 	ApplicationproblemJSON400 *N400MalformedProtocolVersion
 	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefusedTokenMissingTokenRefused
-	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentitySigningRequired
 	ApplicationproblemJSON408 *N408Timeout
-	ApplicationproblemJSON409 *N409IdentityExistsNameTaken
+	ApplicationproblemJSON409 *N409IdentityExistsIdentityInUseNameTaken
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
@@ -12808,6 +12983,7 @@ type AgentRenewAnswer struct {
 	ApplicationproblemJSON401 *N401CertificateMissingCertificateRefusedRecoveryOver
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409IdentityInUse
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
@@ -12992,9 +13168,10 @@ type AgentHeartbeatAnswer struct {
 	HTTPResponse              *http.Response
 	JSON200                   *HeartbeatResponse
 	ApplicationproblemJSON400 *N400MalformedProtocolVersion
-	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsignedNumberRefusedSignatureRefused
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
 	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON409 *N409IdentityInUse
 	ApplicationproblemJSON413 *N413TooLarge
 	ApplicationproblemJSON415 *N415UnsupportedMediaType
 	ApplicationproblemJSON422 *N422Invalid
@@ -13081,7 +13258,7 @@ type AgentTaskStreamAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
 	ApplicationproblemJSON400 *N400ProtocolVersion
-	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefused
+	ApplicationproblemJSON401 *N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsigned
 	ApplicationproblemJSON403 *N403AgentRevokedAgentUnknownCertificateRevokedForeignOriginNotYourIdentity
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON426 *N426WebsocketExpected
@@ -14805,16 +14982,16 @@ func (c *ClientWithResponses) AgentEventsWithResponse(ctx context.Context, id st
 }
 
 // AgentHeartbeatWithBodyWithResponse request with arbitrary body returning *AgentHeartbeatAnswer
-func (c *ClientWithResponses) AgentHeartbeatWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error) {
-	rsp, err := c.AgentHeartbeatWithBody(ctx, id, contentType, body, reqEditors...)
+func (c *ClientWithResponses) AgentHeartbeatWithBodyWithResponse(ctx context.Context, id string, params *AgentHeartbeatParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error) {
+	rsp, err := c.AgentHeartbeatWithBody(ctx, id, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseAgentHeartbeatAnswer(rsp)
 }
 
-func (c *ClientWithResponses) AgentHeartbeatWithResponse(ctx context.Context, id string, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error) {
-	rsp, err := c.AgentHeartbeat(ctx, id, body, reqEditors...)
+func (c *ClientWithResponses) AgentHeartbeatWithResponse(ctx context.Context, id string, params *AgentHeartbeatParams, body AgentHeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentHeartbeatAnswer, error) {
+	rsp, err := c.AgentHeartbeat(ctx, id, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -16167,7 +16344,7 @@ func ParseAgentRegisterAnswer(rsp *http.Response) (*AgentRegisterAnswer, error) 
 		response.ApplicationproblemJSON401 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
-		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentity
+		var dest N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentitySigningRequired
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16181,7 +16358,7 @@ func ParseAgentRegisterAnswer(rsp *http.Response) (*AgentRegisterAnswer, error) 
 		response.ApplicationproblemJSON408 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
-		var dest N409IdentityExistsNameTaken
+		var dest N409IdentityExistsIdentityInUseNameTaken
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -16678,6 +16855,13 @@ func ParseAgentRenewAnswer(rsp *http.Response) (*AgentRenewAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409IdentityInUse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest N413TooLarge
@@ -17200,7 +17384,7 @@ func ParseAgentHeartbeatAnswer(rsp *http.Response) (*AgentHeartbeatAnswer, error
 		response.ApplicationproblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
-		var dest N401CertificateExpiredCertificateMissingCertificateRefused
+		var dest N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsignedNumberRefusedSignatureRefused
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17219,6 +17403,13 @@ func ParseAgentHeartbeatAnswer(rsp *http.Response) (*AgentHeartbeatAnswer, error
 			return nil, err
 		}
 		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest N409IdentityInUse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest N413TooLarge
@@ -17439,7 +17630,7 @@ func ParseAgentTaskStreamAnswer(rsp *http.Response) (*AgentTaskStreamAnswer, err
 		response.ApplicationproblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
-		var dest N401CertificateExpiredCertificateMissingCertificateRefused
+		var dest N401CertificateExpiredCertificateMissingCertificateRefusedHeartbeatUnsigned
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

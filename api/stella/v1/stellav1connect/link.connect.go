@@ -41,9 +41,9 @@ const (
 
 // LinkServiceClient is a client for the stella.v1.LinkService service.
 type LinkServiceClient interface {
-	// Connect opens the link. The first frame up is a Hello, and the first
-	// frame down is a Welcome; after that each side sends when it has something
-	// to say. A newer link of the same agent replaces the older one.
+	// Connect opens the link. The first frame up is a Hello or a SignedHello, and
+	// the first frame down is a Welcome; after that each side sends when it has
+	// something to say. A newer link of the same agent replaces the older one.
 	Connect(context.Context) *connect.BidiStreamForClient[v1.ConnectRequest, v1.ConnectResponse]
 }
 
@@ -79,9 +79,9 @@ func (c *linkServiceClient) Connect(ctx context.Context) *connect.BidiStreamForC
 
 // LinkServiceHandler is an implementation of the stella.v1.LinkService service.
 type LinkServiceHandler interface {
-	// Connect opens the link. The first frame up is a Hello, and the first
-	// frame down is a Welcome; after that each side sends when it has something
-	// to say. A newer link of the same agent replaces the older one.
+	// Connect opens the link. The first frame up is a Hello or a SignedHello, and
+	// the first frame down is a Welcome; after that each side sends when it has
+	// something to say. A newer link of the same agent replaces the older one.
 	Connect(context.Context, *connect.BidiStream[v1.ConnectRequest, v1.ConnectResponse]) error
 }
 

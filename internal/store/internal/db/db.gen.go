@@ -408,6 +408,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.setLifecycleStmt, err = db.PrepareContext(ctx, setLifecycle); err != nil {
 		return nil, fmt.Errorf("error preparing query SetLifecycle: %w", err)
 	}
+	if q.setSignsHeartbeatsStmt, err = db.PrepareContext(ctx, setSignsHeartbeats); err != nil {
+		return nil, fmt.Errorf("error preparing query SetSignsHeartbeats: %w", err)
+	}
 	if q.shareTargetStmt, err = db.PrepareContext(ctx, shareTarget); err != nil {
 		return nil, fmt.Errorf("error preparing query ShareTarget: %w", err)
 	}
@@ -1146,6 +1149,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing setLifecycleStmt: %w", cerr)
 		}
 	}
+	if q.setSignsHeartbeatsStmt != nil {
+		if cerr := q.setSignsHeartbeatsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing setSignsHeartbeatsStmt: %w", cerr)
+		}
+	}
 	if q.shareTargetStmt != nil {
 		if cerr := q.shareTargetStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing shareTargetStmt: %w", cerr)
@@ -1468,6 +1476,7 @@ type Queries struct {
 	setAgentLabelsStmt          *sql.Stmt
 	setEncryptionKeyStmt        *sql.Stmt
 	setLifecycleStmt            *sql.Stmt
+	setSignsHeartbeatsStmt      *sql.Stmt
 	shareTargetStmt             *sql.Stmt
 	sharedTargetsStmt           *sql.Stmt
 	spendTokenStmt              *sql.Stmt
@@ -1633,6 +1642,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		setAgentLabelsStmt:          q.setAgentLabelsStmt,
 		setEncryptionKeyStmt:        q.setEncryptionKeyStmt,
 		setLifecycleStmt:            q.setLifecycleStmt,
+		setSignsHeartbeatsStmt:      q.setSignsHeartbeatsStmt,
 		shareTargetStmt:             q.shareTargetStmt,
 		sharedTargetsStmt:           q.sharedTargetsStmt,
 		spendTokenStmt:              q.spendTokenStmt,

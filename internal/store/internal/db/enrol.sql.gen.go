@@ -83,7 +83,7 @@ func (q *Queries) AgentsWithoutTrust(ctx context.Context, arg AgentsWithoutTrust
 }
 
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, a.trust, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, a.trust, a.signs_heartbeats, a.signed_boot, a.signed_number, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -128,6 +128,9 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.Transport,
 		&i.Agent.CertificateLifeMs,
 		&i.Agent.Trust,
+		&i.Agent.SignsHeartbeats,
+		&i.Agent.SignedBoot,
+		&i.Agent.SignedNumber,
 		&i.CertificateRevokedAt,
 		&i.CertificatePending,
 		&i.CertificateTrust,
@@ -195,8 +198,8 @@ func (q *Queries) EndCertificatesBefore(ctx context.Context, arg EndCertificates
 const insertAgent = `-- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust, signs_heartbeats)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)
 `
 
 type InsertAgentParams struct {
@@ -227,6 +230,7 @@ type InsertAgentParams struct {
 	Bound                  column.Bound
 	CertificateLifeMs      int64
 	Trust                  string
+	SignsHeartbeats        bool
 }
 
 func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error {
@@ -258,6 +262,7 @@ func (q *Queries) InsertAgent(ctx context.Context, arg InsertAgentParams) error 
 		arg.Bound,
 		arg.CertificateLifeMs,
 		arg.Trust,
+		arg.SignsHeartbeats,
 	)
 	return err
 }
@@ -580,6 +585,24 @@ type SetEncryptionKeyParams struct {
 
 func (q *Queries) SetEncryptionKey(ctx context.Context, arg SetEncryptionKeyParams) (int64, error) {
 	result, err := q.exec(ctx, q.setEncryptionKeyStmt, setEncryptionKey, arg.TenantID, arg.ID, arg.EncryptionKey)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const setSignsHeartbeats = `-- name: SetSignsHeartbeats :execrows
+UPDATE agents SET signs_heartbeats = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked'
+`
+
+type SetSignsHeartbeatsParams struct {
+	TenantID        string
+	ID              string
+	SignsHeartbeats bool
+}
+
+func (q *Queries) SetSignsHeartbeats(ctx context.Context, arg SetSignsHeartbeatsParams) (int64, error) {
+	result, err := q.exec(ctx, q.setSignsHeartbeatsStmt, setSignsHeartbeats, arg.TenantID, arg.ID, arg.SignsHeartbeats)
 	if err != nil {
 		return 0, err
 	}

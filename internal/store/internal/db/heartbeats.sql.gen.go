@@ -15,12 +15,14 @@ const lockReturning = `-- name: LockReturning :many
 
 WITH beats AS (
   SELECT e ->> 'tenant' AS tenant_id, e ->> 'id' AS id,
-    TIMESTAMPTZ 'epoch' + (e ->> 'at')::bigint * INTERVAL '1 microsecond' AS at
+    TIMESTAMPTZ 'epoch' + (e ->> 'at')::bigint * INTERVAL '1 microsecond' AS at,
+    (e ->> 'boot')::bigint AS boot, (e ->> 'number')::bigint AS number
   FROM jsonb_array_elements($1::jsonb) AS e
 ), locked AS (
   SELECT a.tenant_id, a.id, a.name, a.liveness, b.at
   FROM agents a JOIN beats b ON b.id = a.id AND b.tenant_id = a.tenant_id
   WHERE a.lifecycle <> 'revoked' AND (a.last_heartbeat IS NULL OR a.last_heartbeat <= b.at)
+    AND (b.boot = 0 OR (b.boot, b.number) >= (a.signed_boot, a.signed_number))
   ORDER BY a.id
   FOR UPDATE OF a
 )
@@ -34,7 +36,8 @@ type LockReturningRow struct {
 }
 
 // Both take the batch as one JSON array, in which a time is microseconds since
-// 1970. A beat that is older than what is known is passed over.
+// 1970. A beat that is older than what is known is passed over, and so is a signed
+// one (with a boot) that comes before the last one that was heard.
 // The agents that come back to life by a batch. All of the batch's agents are
 // locked, in one order, so that two servers' batches cannot block each other.
 func (q *Queries) LockReturning(ctx context.Context, beats column.Raw) ([]*LockReturningRow, error) {
@@ -68,17 +71,21 @@ SET liveness = 'live',
   not_accepting = b.not_accepting,
   transport = b.transport,
   resource_usage = COALESCE(b.usage, agents.resource_usage),
-  capabilities = COALESCE(b.capabilities, agents.capabilities)
+  capabilities = COALESCE(b.capabilities, agents.capabilities),
+  signed_boot = CASE WHEN b.boot = 0 THEN agents.signed_boot ELSE b.boot END,
+  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END
 FROM (
   SELECT e ->> 'tenant' AS tenant_id, e ->> 'id' AS id,
     TIMESTAMPTZ 'epoch' + (e ->> 'at')::bigint * INTERVAL '1 microsecond' AS at,
     e ->> 'status' AS status, e ->> 'notAccepting' AS not_accepting,
     e ->> 'transport' AS transport,
-    e -> 'usage' AS usage, e -> 'capabilities' AS capabilities
+    e -> 'usage' AS usage, e -> 'capabilities' AS capabilities,
+    (e ->> 'boot')::bigint AS boot, (e ->> 'number')::bigint AS number
   FROM jsonb_array_elements($1::jsonb) AS e
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
   AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at)
+  AND (b.boot = 0 OR (b.boot, b.number) >= (agents.signed_boot, agents.signed_number))
 `
 
 func (q *Queries) RecordHeartbeats(ctx context.Context, beats column.Raw) error {

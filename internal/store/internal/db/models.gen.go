@@ -51,6 +51,9 @@ type Agent struct {
 	Transport              string
 	CertificateLifeMs      int64
 	Trust                  string
+	SignsHeartbeats        bool
+	SignedBoot             int64
+	SignedNumber           int64
 }
 
 type AgentClone struct {

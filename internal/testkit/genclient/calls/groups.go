@@ -69,7 +69,7 @@ func (c *caller) work(ctx context.Context, admin, agent, plain *ClientWithRespon
 	task := get(c, func(a *TaskCreateAnswer) *Task { return a.JSON201 })(201)(admin.TaskCreateWithResponse(ctx, TaskRequest{Type: "execute-command", Target: "box", Payload: payload}))
 	many := get(c, func(a *TaskCreateManyAnswer) *TaskList { return a.JSON201 })(201)(admin.TaskCreateManyWithResponse(ctx, TasksRequest{Type: "inspect", Selector: TargetSelector{Kind: ptr("host")}}))
 	get(c, func(a *TaskListAnswer) *TaskList { return a.JSON200 })(200)(admin.TaskListWithResponse(ctx, &TaskListParams{Target: ptr("box")}))
-	beat := get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
+	beat := get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, &AgentHeartbeatParams{}, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
 	if len(beat.Tasks) != 1 || len(many.Items) != 1 || beat.Tasks[0].Id != task.Id {
 		c.failed = append(c.failed, fmt.Errorf("the heartbeat handed out %+v, and %d tasks were made for many", beat.Tasks, len(many.Items)))
 		return
@@ -148,7 +148,7 @@ func (c *caller) artifacts(ctx context.Context, admin, agent, plain *ClientWithR
 		c.failed = append(c.failed, err)
 	}
 	task := get(c, func(a *TaskCreateAnswer) *Task { return a.JSON201 })(201)(admin.TaskCreateWithResponse(ctx, TaskRequest{Type: "upload-files", Target: "box", Payload: payload}))
-	get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
+	get(c, func(a *AgentHeartbeatAnswer) *HeartbeatResponse { return a.JSON200 })(200)(plain.AgentHeartbeatWithResponse(ctx, id, &AgentHeartbeatParams{}, HeartbeatRequest{Status: ptr("online"), MaxTasks: ptr(int64(1))}))
 	part := get(c, func(a *AgentArtifactAnswer) *[]byte { return &a.Body })(206)(agent.AgentArtifactWithResponse(ctx, id, task.Id, digest, &AgentArtifactParams{Range: ptr("bytes=4-")}))
 	if string(*whole) != string(content) || string(*part) != string(content[4:]) {
 		c.failed = append(c.failed, fmt.Errorf("the content is %q, and a part of it %q", *whole, *part))

@@ -33,8 +33,8 @@ ON CONFLICT (token_id, public_key_hash) DO NOTHING;
 -- name: InsertAgent :exec
 INSERT INTO agents (id, tenant_id, name, version, lifecycle, liveness, group_name, environment, platform, cluster,
     labels, capabilities, allowed_capabilities, routes, encryption_key, public_key_hash, certificate_fingerprint,
-    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27);
+    certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, bound, certificate_life_ms, trust, signs_heartbeats)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: ResumeAgent :execrows
 -- What people decided and what heartbeats say is not the agent's to change.
@@ -66,6 +66,9 @@ UPDATE agents SET certificate_fingerprint = $2, certificate_not_after = $3, publ
 
 -- name: SetEncryptionKey :execrows
 UPDATE agents SET encryption_key = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
+
+-- name: SetSignsHeartbeats :execrows
+UPDATE agents SET signs_heartbeats = $3 WHERE tenant_id = $1 AND id = $2 AND lifecycle <> 'revoked';
 
 -- name: AgentLifecycle :one
 SELECT lifecycle FROM agents WHERE tenant_id = $1 AND id = $2;

@@ -32,9 +32,9 @@ const (
 // LinkService carries the frames over a gRPC bidirectional stream. The caller
 // is an agent that presents its client certificate (mTLS).
 type LinkServiceClient interface {
-	// Connect opens the link. The first frame up is a Hello, and the first
-	// frame down is a Welcome; after that each side sends when it has something
-	// to say. A newer link of the same agent replaces the older one.
+	// Connect opens the link. The first frame up is a Hello or a SignedHello, and
+	// the first frame down is a Welcome; after that each side sends when it has
+	// something to say. A newer link of the same agent replaces the older one.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
 }
 
@@ -66,9 +66,9 @@ type LinkService_ConnectClient = grpc.BidiStreamingClient[ConnectRequest, Connec
 // LinkService carries the frames over a gRPC bidirectional stream. The caller
 // is an agent that presents its client certificate (mTLS).
 type LinkServiceServer interface {
-	// Connect opens the link. The first frame up is a Hello, and the first
-	// frame down is a Welcome; after that each side sends when it has something
-	// to say. A newer link of the same agent replaces the older one.
+	// Connect opens the link. The first frame up is a Hello or a SignedHello, and
+	// the first frame down is a Welcome; after that each side sends when it has
+	// something to say. A newer link of the same agent replaces the older one.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
 	mustEmbedUnimplementedLinkServiceServer()
 }
