@@ -59,7 +59,7 @@ soak: ## Interrupt deployments at every point, and write the table of docs/relia
 # How long each fuzz test runs.
 FUZZTIME ?= 30s
 .PHONY: fuzz
-fuzz: ## Fuzz all that reads foreign bytes, one test after another (FUZZTIME=30s each)
+fuzz: ## Fuzz all that reads foreign bytes, two tests at a time (FUZZTIME=30s each)
 	scripts/peers run scripts/fuzz $(FUZZTIME)
 
 .PHONY: bench

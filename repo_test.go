@@ -2,6 +2,8 @@ package stella_test
 
 import (
 	"bytes"
+	"errors"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -160,4 +162,65 @@ func TestOnePlaceDecidesAboutPeers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A fuzz test that nobody runs finds nothing, and one without seeds finds little.
+func TestEveryFuzzTestIsRun(t *testing.T) {
+	t.Parallel()
+	list, err := exec.CommandContext(t.Context(), "scripts/fuzz", "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := map[string]bool{}
+	for line := range strings.Lines(string(list)) {
+		run[strings.TrimSpace(line)] = true
+	}
+	goFiles(t, func(path string) {
+		if !strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || fn.Recv != nil || !strings.HasPrefix(fn.Name.Name, "Fuzz") {
+				continue
+			}
+			dir, name := filepath.Dir(path), fn.Name.Name
+			key := "./" + dir + " " + name
+			if !run[key] {
+				t.Errorf("%s has %s, which scripts/fuzz does not run", path, name)
+			}
+			delete(run, key)
+			seeds, err := os.ReadDir(filepath.Join(dir, "testdata", "fuzz", name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if len(seeds) == 0 && !adds(fn) {
+				t.Errorf("%s: %s has no seeds: show it by f.Add what it is about", path, name)
+			}
+		}
+	})
+	for key := range run {
+		t.Errorf("scripts/fuzz would run %s, which is not there", key)
+	}
+	ci, err := os.ReadFile(".ci/run")
+	if err != nil || !bytes.Contains(ci, []byte("\nphase fuzz make fuzz\n")) {
+		t.Errorf("CI does not fuzz: %v", err)
+	}
+}
+
+// adds reports whether a fuzz test adds seeds.
+func adds(fn *ast.FuncDecl) (found bool) {
+	ast.Inspect(fn.Body, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if sel, ok := call.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == "Add" {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
 }

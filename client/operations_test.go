@@ -20,7 +20,8 @@ var operations = map[string][]any{
 	"agent.deactivate": {(*Client).DeactivateAgent},
 	"agent.revoke":     {(*Client).RevokeAgent},
 
-	"server.crl": {(*Client).CRL},
+	"server.crl":     {(*Client).CRL},
+	"server.metrics": {(*Client).Metrics},
 
 	"ca.status":   {(*Client).CA},
 	"ca.prepare":  {(*Client).PrepareCA},

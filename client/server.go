@@ -84,20 +84,28 @@ func (c *Client) CRL(ctx context.Context, authority string) ([]byte, error) {
 	if authority != "" {
 		query.Set("authority", authority)
 	}
-	var der []byte
-	err := retry(ctx, true, func() error {
-		res, err := c.send(ctx, call{method: http.MethodGet, path: "/pki/crl", query: query}, nil, "application/pkix-crl")
+	return c.bytes(ctx, call{method: http.MethodGet, path: "/pki/crl", query: query}, "application/pkix-crl")
+}
+
+// Metrics returns the server's metrics, in Prometheus' text format.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	return c.bytes(ctx, call{method: http.MethodGet, path: "/metrics"}, "text/plain")
+}
+
+// bytes makes a call that may be repeated and whose answer is no JSON.
+func (c *Client) bytes(ctx context.Context, k call, kind string) (body []byte, err error) {
+	err = retry(ctx, true, func() error {
+		res, err := c.send(ctx, k, nil, kind)
 		if err != nil {
 			return err
 		}
 		defer res.Body.Close()
-		der, err = io.ReadAll(io.LimitReader(res.Body, 64<<20))
-		if err != nil {
+		if body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer)); err != nil {
 			return c.connectError(ctx, err)
 		}
 		return nil
 	})
-	return der, err
+	return body, err
 }
 
 // ParseRoot reads a root certificate in PEM.

@@ -28,6 +28,7 @@ import (
 	"stella-ops.org/stella/internal/executor/host"
 	"stella-ops.org/stella/internal/executor/ssh"
 	"stella-ops.org/stella/internal/obs"
+	"stella-ops.org/stella/internal/obs/metrics"
 )
 
 // Agent is an agent that is to be run.
@@ -50,6 +51,7 @@ type Agent struct {
 	keys         *encryptionKeys
 	boot         *boot
 	tail         obs.Tail // of Log, for collect-logs
+	meter        meter
 }
 
 // Run registers the agent when it is not registered yet, and runs it until ctx
@@ -106,6 +108,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.Log.WarnContext(ctx, "the agent was drained: it takes no new tasks until it is resumed", "reason", why)
 	}
 
+	registry := metrics.New(map[string]string{"agent_id": id.AgentID})
+	a.meter.register(registry, func() (*x509.Certificate, error) { return leafOf(cfg.Data) })
 	server, err := newClients(cfg.Data, a.Pace.handshake(), a.clock.now)
 	if err != nil {
 		return err
@@ -145,6 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 			return nil
 		}},
+		daemon.Task{Name: "metrics", Run: func(ctx context.Context) error { return a.serveMetrics(ctx, registry) }},
 		daemon.Task{Name: "capabilities", Run: func(ctx context.Context) error { return a.watchCapabilities(ctx, conn) }},
 	)
 }

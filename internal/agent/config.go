@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"stella-ops.org/stella/internal/obs/metrics"
 )
 
 // Config is all that can be set of an agent: by flag, by environment, or in a
@@ -34,6 +36,7 @@ type Config struct {
 	MemoryPercent        int           `name:"limit-memory" default:"0" help:"the same for memory"`
 	DiskPercent          int           `name:"limit-disk" default:"0" help:"the same for the disk of the data folder"`
 	DrainTimeout         time.Duration `name:"drain-timeout" default:"30s" help:"how long running tasks may take to end when the agent is stopped; what has not ended is undone at the next start"`
+	MetricsAddr          string        `name:"metrics-addr" help:"host:port, of this machine or of a private network, at which /metrics is read over plain HTTP and without a token, as in 127.0.0.1:9464; nowhere when left out"`
 	LogFormat            string        `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel             string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
 }
@@ -56,6 +59,11 @@ func (c *Config) validate() error {
 	for _, p := range []int{c.CPUPercent, c.MemoryPercent, c.DiskPercent} {
 		if p < 0 || p > 100 {
 			return fmt.Errorf("a limit of %d percent is out of range", p)
+		}
+	}
+	if c.MetricsAddr != "" {
+		if err := metrics.CheckAddr(c.MetricsAddr); err != nil {
+			return fmt.Errorf("metrics-addr: %w", err)
 		}
 	}
 	return nil

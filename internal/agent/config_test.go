@@ -30,6 +30,8 @@ func TestConfigChecks(t *testing.T) {
 		{"no wait", func(c *Config) { c.ReconnectBackoff = 0 }, "reconnect-backoff"},
 		{"no pause", func(c *Config) { c.PollInterval = 0 }, "poll-interval"},
 		{"more than all", func(c *Config) { c.DiskPercent = 101 }, "101"},
+		{"metrics for this machine", func(c *Config) { c.MetricsAddr = "127.0.0.1:9464" }, ""},
+		{"metrics for the world", func(c *Config) { c.MetricsAddr = "0.0.0.0:9464" }, "metrics-addr"},
 		{"less than nothing", func(c *Config) { c.CPUPercent = -1 }, "-1"},
 	} {
 		cfg := good

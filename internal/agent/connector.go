@@ -198,6 +198,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *sta
 		c.agent.clock.compare(ctx, c.log, at.AsTime())
 	}
 	c.follow(welcome.GetTrust(), time.Duration(welcome.GetTrustSpreadMs())*time.Millisecond, true)
+	c.agent.meter.connected.Store(true)
 	c.run.reconnected()
 	c.commands.Reconnected()
 
@@ -212,7 +213,9 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *sta
 	if errors.Is(context.Cause(ctx), errTryBest) {
 		err = errTryBest
 	}
-	next = h.settle()
+	if next = h.settle(); next == nil {
+		c.agent.meter.connected.Store(false)
+	}
 	return true, next, err
 }
 

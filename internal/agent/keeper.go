@@ -141,8 +141,11 @@ func (k *keeper) followed() {
 	k.due = time.Time{}
 }
 
-func (k *keeper) leaf() (*x509.Certificate, error) {
-	c, err := loadCredential(k.agent.Config.Data)
+func (k *keeper) leaf() (*x509.Certificate, error) { return leafOf(k.agent.Config.Data) }
+
+// leafOf is the certificate that a data folder has.
+func leafOf(dir string) (*x509.Certificate, error) {
+	c, err := loadCredential(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +176,11 @@ func (k *keeper) Renew(ctx context.Context, force bool) (*api.CertificateRenewal
 		return report(leaf, threshold, false), nil
 	}
 	next, err := k.ask(ctx, leaf)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = k.renewed()
 	}
-	if err := k.renewed(); err != nil {
+	k.agent.meter.renewal(k.agent.clock.now(), err)
+	if err != nil {
 		return nil, err
 	}
 	k.agent.Log.InfoContext(ctx, "certificate renewed", "until", next.NotAfter, "serial", next.SerialNumber.Text(16))

@@ -1,12 +1,18 @@
 package agent
 
 import (
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"math/big"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"stella-ops.org/stella/api"
 )
 
 // A certificate is renewed before two thirds of its life are over, and not
@@ -55,4 +61,62 @@ func TestParseCertificates(t *testing.T) {
 			t.Errorf("%q: %v", text, all)
 		}
 	}
+}
+
+// FuzzCheckRenewal: of an answer to a renewal, only a certificate of this very
+// agent is taken, which one of the answer's own roots vouches for.
+func FuzzCheckRenewal(f *testing.F) {
+	key, err := newKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	me, other := &url.URL{Scheme: "spiffe", Host: "stella.test", Path: "/a"}, &url.URL{Scheme: "spiffe", Host: "stella.test", Path: "/b"}
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	issue := func(c *x509.Certificate) (*x509.Certificate, string) {
+		der, err := x509.CreateCertificate(rand.Reader, c, root, key.Public(), key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		made, err := x509.ParseCertificate(der)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return made, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	leaf := func(of *url.URL, usage x509.ExtKeyUsage) (*x509.Certificate, string) {
+		c := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage}}
+		if of != nil {
+			c.URIs = []*url.URL{of}
+		}
+		return issue(c)
+	}
+	_, roots := issue(root)
+	old, good := leaf(me, x509.ExtKeyUsageClientAuth)
+	if _, err := checkRenewal(&api.CertificateResponse{Certificate: good, CACertificate: roots}, old); err != nil {
+		f.Fatalf("a good answer: %v", err)
+	}
+	f.Add(good, roots)
+	f.Add(good+roots, roots+roots)
+	f.Add(roots, good)
+	f.Add(good, "")
+	f.Add("", roots)
+	f.Add("x"+good, roots+"x")
+	f.Add(strings.ReplaceAll(good, "CERTIFICATE", "PRIVATE KEY"), roots)
+	f.Add(good[:len(good)/2], roots)
+	for _, c := range []struct {
+		of    *url.URL
+		usage x509.ExtKeyUsage
+	}{{other, x509.ExtKeyUsageClientAuth}, {nil, x509.ExtKeyUsageClientAuth}, {me, x509.ExtKeyUsageServerAuth}} {
+		_, bad := leaf(c.of, c.usage)
+		if _, err := checkRenewal(&api.CertificateResponse{Certificate: bad, CACertificate: roots}, old); err == nil {
+			f.Errorf("a certificate of %v for %v is taken", c.of, c.usage)
+		}
+		f.Add(bad, roots)
+	}
+	f.Fuzz(func(t *testing.T, chain, roots string) {
+		got, err := checkRenewal(&api.CertificateResponse{Certificate: chain, CACertificate: roots}, old)
+		if err == nil && (len(got.URIs) != 1 || got.URIs[0].String() != me.String()) {
+			t.Fatalf("taken: %v", got.URIs)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -206,6 +207,29 @@ func FuzzPin(f *testing.F) {
 			if now, err := file.Services(); err == nil && len(now) != len(services) {
 				t.Errorf("%q became %q", text, file.Text())
 			}
+		}
+	})
+}
+
+// FuzzEnv: an env file of anybody's is read or refused, without a word of what is
+// in it; and one of our own is read as it was written.
+func FuzzEnv(f *testing.F) {
+	for _, seed := range []string{
+		"", "A=1", "export A=b\n# c\nB='$A'\n", `A="\n${B:-c}"`, "A=\"two\nlines\"", "A=${A}", "A=$${A:?no}", "A.B-C=1", "=", "A", "A=\"", "A='", "\ufeffA=1", "A=1\r\nB=2", "A=${B:-${C:-${D}}}", "\xff=\x00",
+	} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, text, value string) {
+		env, err := composefile.ReadEnv([]byte(text), func(string) (string, bool) { return "", false })
+		if err != nil && (env != nil || len(err.Error()) > 120) {
+			t.Errorf("%q: %v, %v", text, env, err)
+		}
+		if strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
+			return // no program's environment has it
+		}
+		have, err := composefile.ReadEnv(composefile.EnvFile(map[string]string{"A": value}), nil)
+		if err != nil || len(have) != 1 || have["A"] != value {
+			t.Errorf("%q was read back as %q, %v", value, have, err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -164,4 +165,36 @@ func TestNoSuggestionForWhatIsFar(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "did you mean") {
 		t.Errorf("%v", err)
 	}
+}
+
+// FuzzFile: whatever is in a file, it is read, or refused with its name and a
+// line; and what was read is said again by flags.
+func FuzzFile(f *testing.F) {
+	for _, text := range []string{
+		"", "text: a\non_or_off: false\nnumber: 12\nwait_time: 5m\nitem: [a, b]\nlabel: {a: b, c: d}\n", "item:\n- a\n-\n", "label:\n  a: b\n  <<: {c: d}\n",
+		"texts: a\n", "text: a\ntext: b\n", "number: 1e3\n", "wait_time: -1s\n", "- a\n", "a", "text: &a x\nitem: [*a, *a]\n", "text: !!binary aGk=\n", "---\ntext: a\n---\ntext: b\n",
+		"text: [[a]]\n", "label: a\n", "\t", "text: |\n  a\n  b\n", "? {a: b}\n: c\n", "\xff\xfe", "a: &a [*a]\n", "number: 99999999999999999999\n", "item: [a", "text: 'a", "text: a: b",
+	} {
+		f.Add(text)
+	}
+	path := filepath.Join(f.TempDir(), "c.yaml")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := load(t, "", nil, "--config", path)
+		if err != nil {
+			if !strings.Contains(err.Error(), path) {
+				t.Fatalf("%q: it does not say where: %v", text, err)
+			}
+			return
+		}
+		again, err := load(t, "", nil, "--text="+s.Text, "--on-or-off="+strconv.FormatBool(s.On), "--number="+strconv.Itoa(s.Number), "--wait-time="+s.Wait.String())
+		if err != nil {
+			t.Fatalf("%q was read as %+v, which flags refuse: %v", text, s, err)
+		}
+		if again.Text != s.Text || again.On != s.On || again.Number != s.Number || again.Wait != s.Wait || s.Private != "" {
+			t.Fatalf("%q was read as %+v, which is %+v by flags", text, s, again)
+		}
+	})
 }

@@ -30,7 +30,7 @@ func (s *Service) Admit(ctx context.Context, c Caller) error {
 		return err
 	}
 	if state := s.state(tok); state != "usable" && state != "used" {
-		return s.deny(ctx, c, tok, "", "token "+state)
+		return s.deny(ctx, c, tok, "", state)
 	}
 	return nil
 }
@@ -48,13 +48,19 @@ func (s *Service) state(tok *Token) string {
 	return "expired"
 }
 
-// deny notes a refused token, and returns the refusal.
-func (s *Service) deny(ctx context.Context, c Caller, tok *Token, object, why string) error {
+// deny notes and counts a refused token, which is in a state that is no good,
+// and returns the refusal.
+func (s *Service) deny(ctx context.Context, c Caller, tok *Token, object, state string) error {
+	environment, platform := "", ""
+	if tok != nil {
+		environment, platform = countedAs(tok.Environment, ""), countedAs(tok.Platform, "")
+	}
+	s.meter.Bootstrapped(environment, platform, "token_"+state)
 	if !c.Quiet {
 		if fleet.ValidateName(object) != nil {
 			object = "" // whatever a stranger likes to have in the log
 		}
-		e := access.Event{Actor: "anonymous", Action: "agent.register", Object: object, Remote: c.Remote, Outcome: "denied", Detail: why}
+		e := access.Event{Actor: "anonymous", Action: "agent.register", Object: object, Remote: c.Remote, Outcome: "denied", Detail: "token " + state}
 		if tok != nil {
 			e.TenantID = tok.TenantID
 		}

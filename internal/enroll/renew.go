@@ -127,9 +127,11 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "agent.renew", Object: a.ID, Remote: c.Remote, Outcome: "ok",
 		Detail: "certificate until " + issued.NotAfter.UTC().Format(time.RFC3339),
 	}
+	why := ForRenewal
 	if expired {
-		e.Action = "agent.recover"
+		e.Action, why = "agent.recover", ForRecovery
 	}
+	s.meter.Issued(why)
 	s.audit.Audit(ctx, e)
 	s.log.InfoContext(ctx, "certificate renewed", "agent", a.ID, "name", a.Name, "until", issued.NotAfter, "recovered", expired)
 	return issued, nil
@@ -140,6 +142,7 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 func (s *Service) Adopt(ctx context.Context, a *fleet.Agent, fingerprint string, life time.Duration) error {
 	adopted, err := s.store.Adopt(ctx, fingerprint, s.now().Add(min(overlap, life/10)))
 	if adopted {
+		s.meter.Adopted()
 		s.notify.AgentChanged(a.TenantID, a.ID)
 	}
 	return err

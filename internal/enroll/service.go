@@ -126,13 +126,14 @@ type Service struct {
 	policy Policy
 	audit  access.Auditor
 	notify Notifier
+	meter  Meter
 	now    func() time.Time
 	log    *slog.Logger
 }
 
 // NewService returns a service over a store.
-func NewService(store Store, issuer Issuer, policy Policy, audit access.Auditor, notify Notifier, now func() time.Time, log *slog.Logger) *Service {
-	return &Service{store: store, issuer: issuer, policy: policy, audit: audit, notify: notify, now: now, log: log}
+func NewService(store Store, issuer Issuer, policy Policy, audit access.Auditor, notify Notifier, meter Meter, now func() time.Time, log *slog.Logger) *Service {
+	return &Service{store: store, issuer: issuer, policy: policy, audit: audit, notify: notify, meter: meter, now: now, log: log}
 }
 
 // CreateToken makes a token and returns it with its secret text, which is not
@@ -226,11 +227,6 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		return nil, fault.New(fault.Unauthenticated, "token_missing",
 			"registration needs the header %s, or the client certificate of an agent that is registered", api.HeaderRegistrationToken)
 	}
-	if req.EncryptionPublicKey != "" {
-		if err := s.issuer.CheckEncryptionKey(req.EncryptionPublicKey); err != nil {
-			return nil, err
-		}
-	}
 	if c.Token == "" {
 		reg, err := s.reregister(ctx, c, req)
 		s.noteFailure(ctx, c, c.TenantID, "agent:"+c.AgentID, cmp.Or(req.ID, c.AgentID), err)
@@ -242,11 +238,14 @@ func (s *Service) Register(ctx context.Context, c Caller, req api.RegisterReques
 		return nil, err
 	}
 	if state := s.state(tok); state != "usable" && state != "used" {
-		return nil, s.deny(ctx, c, tok, req.Name, "token "+state)
+		return nil, s.deny(ctx, c, tok, req.Name, state)
 	}
-	reg, err := s.registerByToken(ctx, c, tok, req)
+	reg, repeated, err := s.registerByToken(ctx, c, tok, req)
 	if errors.Is(err, ErrSpent) {
-		return nil, s.deny(ctx, c, tok, req.Name, "token used")
+		return nil, s.deny(ctx, c, tok, req.Name, "used")
+	}
+	if !repeated {
+		s.bootstrapped(tok, &req, err)
 	}
 	s.noteFailure(ctx, c, tok.TenantID, "anonymous", cmp.Or(req.ID, req.Name), err)
 	return reg, err
@@ -268,32 +267,32 @@ func (s *Service) noteFailure(ctx context.Context, c Caller, tenant, actor, obje
 }
 
 // registerByToken fails with ErrSpent when the token has no use left, and gave
-// none to this key.
-func (s *Service) registerByToken(ctx context.Context, c Caller, tok *Token, req api.RegisterRequest) (*Registration, error) {
+// none to this key. It reports whether the token has given the same before.
+func (s *Service) registerByToken(ctx context.Context, c Caller, tok *Token, req api.RegisterRequest) (reg *Registration, repeated bool, err error) {
 	csr, err := s.check(&req)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	used := tok.Uses >= tok.MaxUses
 	if used || tok.MaxUses > 1 {
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
-			return again, err
+			return again, again != nil, err
 		}
 	}
 	if used {
-		return nil, ErrSpent
+		return nil, false, ErrSpent
 	}
-	reg, err := s.enrolByToken(ctx, c, tok, req, csr)
+	reg, err = s.enrolByToken(ctx, c, tok, req, csr)
 	if errors.Is(err, ErrSpent) {
 		// Somebody was faster: perhaps this very agent, on another try.
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
-			return again, err
+			return again, again != nil, err
 		}
 	}
-	return reg, err
+	return reg, false, err
 }
 
-// check looks at what a request says, and at its key.
+// check looks at what a request says, and at its keys.
 func (s *Service) check(req *api.RegisterRequest) (*Request, error) {
 	if err := validate(req); err != nil {
 		return nil, err
@@ -301,6 +300,11 @@ func (s *Service) check(req *api.RegisterRequest) (*Request, error) {
 	if s.policy.SignedOnly && !req.SignsHeartbeats {
 		return nil, fault.New(fault.Forbidden, api.CodeSigningRequired,
 			"this server registers only agents that sign their heartbeats (require-signed-heartbeats): say signsHeartbeats, and sign them as docs/protocol.md has it, or have an operator start the server without that setting")
+	}
+	if req.EncryptionPublicKey != "" {
+		if err := s.issuer.CheckEncryptionKey(req.EncryptionPublicKey); err != nil {
+			return nil, err
+		}
 	}
 	return s.issuer.ParseCSR(req.CSR)
 }
@@ -399,10 +403,11 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 	case err != nil:
 		return nil, err
 	}
-	action := "agent.register"
+	action, why := "agent.register", ForRegistration
 	if e.Resume {
-		action = "agent.reregister"
+		action, why = "agent.reregister", ForReregistration
 	}
+	s.meter.Issued(why)
 	s.audit.Audit(ctx, access.Event{
 		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: action, Object: a.ID,
 		Remote: c.Remote, Outcome: "ok", Detail: a.Name,

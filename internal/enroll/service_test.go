@@ -37,10 +37,11 @@ type bench struct {
 	store *store.Store
 	now   time.Time
 
-	mu     sync.Mutex
-	events []access.Event
-	told   int // how often servers were told that an agent changed
-	ca     *pki.Authority
+	mu      sync.Mutex
+	events  []access.Event
+	counted []string
+	told    int // how often servers were told that an agent changed
+	ca      *pki.Authority
 }
 
 func newBench(t *testing.T) *bench {
@@ -60,7 +61,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) service(p enroll.Policy) {
-	b.Service = enroll.NewService(b.store, b.ca, p, b, b, func() time.Time { return b.now }, slog.New(slog.DiscardHandler))
+	b.Service = enroll.NewService(b.store, b.ca, p, b, b, b, func() time.Time { return b.now }, slog.New(slog.DiscardHandler))
 }
 
 // changes is how often servers were told of a change since it was asked last.
@@ -97,6 +98,32 @@ func (b *bench) Audit(_ context.Context, e access.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.events = append(b.events, e)
+}
+
+// Bootstrapped implements enroll.Meter.
+func (b *bench) Bootstrapped(environment, platform, refusal string) {
+	b.count("bootstrap " + environment + "/" + platform + " " + refusal)
+}
+
+// Issued implements enroll.Meter.
+func (b *bench) Issued(why string) { b.count(why) }
+
+// Adopted implements enroll.Meter.
+func (b *bench) Adopted() { b.count("adopted") }
+
+func (b *bench) count(what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counted = append(b.counted, what)
+}
+
+// counts returns what was counted since it was last asked.
+func (b *bench) counts() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.counted
+	b.counted = nil
+	return c
 }
 
 // audited returns what was audited since it was last asked.

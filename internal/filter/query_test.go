@@ -121,3 +121,46 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 }
+
+// FuzzCursor: what is no cursor of the list is refused, and what is one is the
+// place that it says, and gives itself again.
+func FuzzCursor(f *testing.F) {
+	row := thing{"id": "7", "name": "ä", "seen": now, "size": int64(1<<62 + 1), "mood": []string{"good"}, "state": "queued", "environment": ""}
+	for _, order := range []string{"", "name", "-seen", "size,mood", "state,env,-id"} {
+		q, err := schema.Query(filter.Request{Sort: order}, now)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(order, schema.Next(q, row))
+	}
+	for _, text := range []string{"", "{}", "null", `{"o":"-id","v":[]}`, `{"o":"-id","v":[null]}`, `{"o":"-id","v":["7"]}{}`, `{"o":"-id","v":["7"],"x":1}`, `{"o":"size,-id","v":[1e400,"7"]}`, `{"o":"-seen,-id","v":[-1,"7"]}`} {
+		f.Add("", base64.RawURLEncoding.EncodeToString([]byte(text)))
+	}
+	f.Add("", "=not=base64=")
+	f.Fuzz(func(t *testing.T, order, cursor string) {
+		q, err := schema.Query(filter.Request{Sort: order, Cursor: cursor}, now)
+		if err != nil {
+			if x := fault.As(err); x == nil || x.Kind != fault.Invalid || len(x.Fields) != 1 {
+				t.Fatalf("%q, %q: %v is no fault of a field", order, cursor, err)
+			}
+			return
+		}
+		if q.After == nil {
+			return
+		}
+		place := thing{}
+		for i, k := range q.Order {
+			place[k.Field] = q.After[i]
+			if text, ok := q.After[i].(string); ok && k.Field == "mood" {
+				place[k.Field] = []string{text}
+			}
+		}
+		again, err := schema.Query(filter.Request{Sort: order, Cursor: schema.Next(q, place)}, now)
+		if err != nil {
+			t.Fatalf("%q leads to %v, whose own cursor is refused: %v", cursor, q.After, err)
+		}
+		if diff := cmp.Diff(q.After, again.After); diff != "" {
+			t.Fatalf("%q became another place (-want +got):\n%s", cursor, diff)
+		}
+	})
+}

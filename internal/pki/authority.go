@@ -233,6 +233,12 @@ func (a *Authority) Pin() [sha256.Size]byte { return PinOf(a.state.Load().active
 // PinOf is the SHA-256 of a certificate's public key (SubjectPublicKeyInfo).
 func PinOf(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
+// Expiry is when the root and the intermediate end that issue.
+func (a *Authority) Expiry() (root, intermediate time.Time) {
+	active := a.state.Load().active
+	return active.root.NotAfter, active.intermediate.NotAfter
+}
+
 // Roots is the pool of roots that are trusted. It must not be changed.
 func (a *Authority) Roots() *x509.CertPool { return a.state.Load().roots }
 

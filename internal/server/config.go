@@ -14,6 +14,7 @@ import (
 
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/obs/metrics"
 	"stella-ops.org/stella/internal/server/limit"
 )
 
@@ -46,6 +47,7 @@ type Config struct {
 	MaxHandshakes     int               `name:"max-handshakes" default:"5000" help:"how many connections may be in their TLS handshake; when one more comes, the oldest that says nothing is closed; 0 is without a limit"`
 	HandshakeTimeout  time.Duration     `name:"handshake-timeout" default:"10s" help:"how long a TLS handshake, and then the first request's headers, may take"`
 	BodyTimeout       time.Duration     `name:"body-timeout" default:"30s" help:"how long a request's body may take, and a part of an upload; an answer may take four times as long"`
+	MetricsAddr       string            `name:"metrics-addr" help:"host:port, of this machine or of a private network, at which /metrics is read over plain HTTP and without a token; nowhere when left out, and then GET /metrics of the API still answers who has a token"`
 	LogFormat         string            `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string            `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	AuditRetention    time.Duration     `name:"audit-retention" default:"0s" help:"how long lines of the audit log are kept, as in 8760h; 0 is for ever, the default, because how long they have to be kept is for you and your auditors to say, and what is removed is gone"`
@@ -83,6 +85,11 @@ func (c *Config) validate() error {
 	}
 	if c.RefusedPerMinute < 0 || c.RefusedBurst < 0 || c.AnonymousRate < 0 || c.AnonymousBurst < 0 || c.MaxHandshakes < 0 {
 		return fmt.Errorf("refused-per-minute, refused-burst, anonymous-rate, anonymous-burst and max-handshakes: none may be less than 0, which is without a limit")
+	}
+	if c.MetricsAddr != "" {
+		if err := metrics.CheckAddr(c.MetricsAddr); err != nil {
+			return fmt.Errorf("metrics-addr: %w", err)
+		}
 	}
 	if c.AuditRetention != 0 && c.AuditRetention < minAuditRetention {
 		return fmt.Errorf("audit-retention: %s is shorter than a day: lines would be gone before anybody reads them; give at least %s, or 0 to keep them for ever", c.AuditRetention, minAuditRetention)

@@ -49,6 +49,8 @@ func TestConfigChecks(t *testing.T) {
 		{"less than no strangers", func(c *Config) { c.AnonymousRate = -1 }, "anonymous-rate"},
 		{"less than no burst of strangers", func(c *Config) { c.AnonymousBurst = -1 }, "anonymous-burst"},
 		{"less than no handshakes", func(c *Config) { c.MaxHandshakes = -1 }, "max-handshakes"},
+		{"metrics for this machine", func(c *Config) { c.MetricsAddr = "127.0.0.1:9463" }, ""},
+		{"metrics for the world", func(c *Config) { c.MetricsAddr = ":9463" }, "metrics-addr"},
 		{"certificates of a moment", func(c *Config) { c.AgentCertLife = time.Second }, "agent-cert-life"},
 	} {
 		cfg := good

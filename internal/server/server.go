@@ -27,6 +27,7 @@ import (
 	"stella-ops.org/stella/internal/event"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/obs"
+	"stella-ops.org/stella/internal/obs/metrics"
 	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
@@ -108,11 +109,20 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	base := cfg.baseURL(listener.Addr())
+	var scraped net.Listener
+	if cfg.MetricsAddr != "" {
+		if scraped, err = metrics.Listen(ctx, cfg.MetricsAddr); err != nil {
+			return fmt.Errorf("metrics-addr: %w", err)
+		}
+		defer scraped.Close()
+	}
 
+	registry := metrics.New(nil)
+	meter := newMeter(registry)
 	audit := access.NewLog(st, auditKey, access.LogOptions{Retention: cfg.AuditRetention}, now, log)
-	agents := fleet.NewService(st, wake, now)
+	agents := fleet.NewService(st, &agentNews{Notifier: wake, meter: meter}, now)
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
-	enrolment := enroll.NewService(st, ca, certificates, audit, wake, now, log)
+	enrolment := enroll.NewService(st, ca, certificates, audit, wake, meter, now, log)
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, keyring, targets.UsersOfSecret, now)
 	news := &taskNews{Bus: wake}
@@ -140,7 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
 		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
-		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(),
+		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(), Metrics: registry.Handler(log), RenewalRefused: meter.renewalRefused,
 	})
 	api.Handle(hub.GRPC(api.IdentifySelf))
 	api.Handle("GET /api/v1/agents/{id}/task-stream", hub.WebSocket(api.IdentifySelf, api.Refuse))
@@ -148,6 +158,10 @@ func (s *Server) Run(ctx context.Context) error {
 	secure := limit.NewHandshakes(listener, limit.HandshakeOptions{
 		Config: s.tls(ca), Timeout: cfg.handshakeTimeout(), Most: cfg.MaxHandshakes,
 	}, log)
+	(&measured{
+		ca: ca, names: cfg.names(), agents: &agentCounts{read: st.CertificateCounts, now: time.Now, log: log},
+		hub: hub, strangers: strangers, handshakes: secure,
+	}).register(registry) //nolint:contextcheck // a scrape has none; what it waits for has an end of its own
 	return daemon.Run(ctx,
 		daemon.Task{Name: "http", Run: func(ctx context.Context) error {
 			return s.serve(ctx, secure, api, base)
@@ -162,6 +176,13 @@ func (s *Server) Run(ctx context.Context) error {
 		daemon.Task{Name: "keyring", Run: keyring.Run},
 		daemon.Task{Name: "signing keys", Run: func(ctx context.Context) error { return signing.Run(ctx, log) }},
 		daemon.Task{Name: "limits", Run: func(ctx context.Context) error { return s.reportLimits(ctx, strangers, secure) }},
+		daemon.Task{Name: "metrics", Run: func(ctx context.Context) error {
+			if scraped == nil {
+				<-ctx.Done()
+				return nil
+			}
+			return metrics.Serve(ctx, scraped, registry.Handler(log), log)
+		}},
 		daemon.Task{Name: "links", Run: hub.Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
@@ -245,7 +266,8 @@ func (s *Server) reportLimits(ctx context.Context, strangers *limit.Strangers, h
 			return nil
 		case <-tick.C:
 		}
-		r, d := strangers.TurnedAway(), handshakes.Displaced()
+		refused, anonymous := strangers.TurnedAway()
+		r, d := refused+anonymous, handshakes.Displaced()
 		if r != requests || d != displaced {
 			s.Log.WarnContext(ctx, "somebody asks more than strangers may: see docs/limits.md", "requests_refused", r-requests, "handshakes_displaced", d-displaced, "handshakes_failed", handshakes.Failed())
 		}

@@ -92,6 +92,24 @@ func (s *Store) TrustCounts(ctx context.Context) ([]*enroll.TrustCount, error) {
 	}), nil
 }
 
+// CertificateCounts counts the agents of all tenants that are not revoked, by how
+// soon after a time their certificates end. It reads all of them.
+func (s *Store) CertificateCounts(ctx context.Context, at time.Time) ([]*enroll.CertificateCount, error) {
+	const day = 24 * time.Hour
+	rows, err := s.read().CountCertificates(ctx, db.CountCertificatesParams{
+		At: column.At(at), WithinHour: column.At(at.Add(time.Hour)), WithinDay: column.At(at.Add(day)), WithinWeek: column.At(at.Add(7 * day)), WithinMonth: column.At(at.Add(30 * day)),
+	})
+	if err != nil {
+		return nil, s.explain(ctx, "count the agents by their certificates", err)
+	}
+	return each(rows, func(r *db.CountCertificatesRow) *enroll.CertificateCount {
+		return &enroll.CertificateCount{
+			Trust: r.Trust, Liveness: api.Liveness(r.Liveness), Agents: int(r.Agents),
+			Ended: int(r.Ended), WithinHour: int(r.WithinHour), WithinDay: int(r.WithinDay), WithinWeek: int(r.WithinWeek), WithinMonth: int(r.WithinMonth),
+		}
+	}), nil
+}
+
 // AgentsWithoutTrust implements enroll.TrustStore.
 func (s *Store) AgentsWithoutTrust(ctx context.Context, trust string, limit int) ([]string, error) {
 	names, err := s.read().AgentsWithoutTrust(ctx, db.AgentsWithoutTrustParams{Trust: trust, Limit: int32(limit)}) //nolint:gosec // a few, to be shown

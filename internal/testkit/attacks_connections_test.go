@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -184,61 +183,5 @@ func TestAttackEndlessHeadersOverHTTP2(t *testing.T) {
 		}
 	}()
 	cut(t, "headers without an end", conn)
-	well(t, cp)
-}
-
-// Thousands of connections that never finish their handshake keep no agent from
-// connecting, beating and working.
-func TestAttackHalfOpenConnections(t *testing.T) {
-	t.Parallel()
-	const (
-		attackers = 3000
-		most      = 200
-	)
-	cp := testkit.StartServer(t, func(c *server.Config) { c.MaxHandshakes, c.HandshakeTimeout = most, time.Hour })
-	before := cp.StartAgent("before")
-	var mu sync.Mutex
-	var open []net.Conn
-	defer func() {
-		for _, c := range open {
-			_ = c.Close()
-		}
-	}()
-	var wg sync.WaitGroup
-	for i := range 10 {
-		wg.Go(func() {
-			for k := range attackers / 10 {
-				c, err := (&net.Dialer{Timeout: soon}).DialContext(t.Context(), "tcp", cp.Listen)
-				if err != nil {
-					t.Errorf("attacker %d: %v", i, err)
-					return
-				}
-				if k%2 == 0 {
-					_, _ = io.WriteString(c, "\x16\x03\x01\x40\x00\x01") // the beginning of a hello
-				}
-				mu.Lock()
-				open = append(open, c)
-				mu.Unlock()
-			}
-		})
-	}
-	// While they come, and when they are there.
-	during := cp.StartAgent("during")
-	wg.Wait()
-	cp.StartAgent("after")
-	for name, a := range map[string]*testkit.Agent{"before": before, "during": during} {
-		if err := a.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		a.Start("")
-		seen := time.Now()
-		testkit.Eventually(t, soon, name+" to be back and to beat", func() (bool, string) {
-			v, err := cp.Client.Agent(t.Context(), name)
-			if err != nil {
-				return false, err.Error()
-			}
-			return v.Status == api.StatusOnline && v.Transport != "" && v.LastHeartbeat.After(seen), fmt.Sprint(v.Status, v.Transport, v.LastHeartbeat)
-		})
-	}
 	well(t, cp)
 }

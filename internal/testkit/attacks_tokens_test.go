@@ -294,7 +294,7 @@ func TestBadTokensGetOneAnswer(t *testing.T) {
 	t.Parallel()
 	cp := testkit.StartServer(t)
 	db := database(t, cp)
-	theirs, err := client.New(client.Options{URL: cp.URL, Token: withTenant(t, cp, db, otherTenant), CACert: cp.CA})
+	theirs, err := client.New(client.Options{URL: cp.URL, Token: withOtherTenant(t, cp, db), CACert: cp.CA})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,7 @@ var openRows = []cells{
 
 var peopleRows = []cells{
 	{id: "whoami", who: ofViewers, in: 200},
+	{id: "server.metrics", who: ofTheInstallationsViewers, in: 200},
 	{id: "event.list", who: ofViewers, in: 200},
 	{id: "audit.list", who: ofAdmins, in: 200},
 	{id: "audit.verify", who: ofAdmins, in: 200},

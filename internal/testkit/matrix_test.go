@@ -112,6 +112,14 @@ var (
 		m[asForeignAdmin] = verdict{status: 403, code: "not_your_installation"}
 		return m
 	}()
+	// What all of it is told in numbers is for everybody of that tenant.
+	ofTheInstallationsViewers = func() map[column]verdict {
+		m := people(asViewer)
+		for _, c := range []column{asForeignView, asForeignOper, asForeignAdmin} {
+			m[c] = verdict{status: 403, code: "not_your_installation"}
+		}
+		return m
+	}()
 	ofTheAgent = agents(nil)
 	ofAnyAgent = agents(map[column]verdict{asAnother: letIn, asForeignAgent: abroad})
 	// The agent that has the task, with a token of its own; a bad one is shown
@@ -343,7 +351,7 @@ func byGRPC(m *matrix, c *caller) (int, string) {
 func TestEventsStayInTheirTenant(t *testing.T) {
 	t.Parallel()
 	cp := testkit.StartServer(t)
-	theirs, err := client.New(client.Options{URL: cp.URL, Token: withTenant(t, cp, database(t, cp), otherTenant), CACert: cp.CA})
+	theirs, err := client.New(client.Options{URL: cp.URL, Token: withOtherTenant(t, cp, database(t, cp)), CACert: cp.CA})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,11 +24,11 @@ import (
 // otherTenant is a second tenant beside the one that there is from the start.
 const otherTenant = "theirs"
 
-// withTenant adds a tenant to a server's database, and returns its first admin's
-// token: the API cannot make tenants.
-func withTenant(t testing.TB, cp *testkit.ControlPlane, db *sql.DB, tenant string) string {
+// withOtherTenant adds otherTenant to a server's database, and returns its first
+// admin's token: the API cannot make tenants.
+func withOtherTenant(t testing.TB, cp *testkit.ControlPlane, db *sql.DB) string {
 	t.Helper()
-	if _, err := db.ExecContext(t.Context(), "INSERT INTO tenants (id) VALUES (?)", tenant); err != nil {
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO tenants (id) VALUES (?)", otherTenant); err != nil {
 		t.Fatal(err)
 	}
 	st, err := sqlite.Open(t.Context(), filepath.Join(cp.Data, "stella.db"))
@@ -36,7 +36,7 @@ func withTenant(t testing.TB, cp *testkit.ControlPlane, db *sql.DB, tenant strin
 		t.Fatal(err)
 	}
 	defer st.Close()
-	_, text, err := access.NewService(st, time.Now).Create(t.Context(), tenant, "test", "their admin", api.RoleAdmin, 0)
+	_, text, err := access.NewService(st, time.Now).Create(t.Context(), otherTenant, "test", "their admin", api.RoleAdmin, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func newMatrix(t *testing.T, doc *contract.Document) *matrix {
 		c.HeartbeatInterval, c.StaleAfter, c.DeadAfter, c.TaskLease = 10*time.Minute, time.Hour, time.Hour, time.Hour
 	})
 	m := &matrix{T: t, cp: cp, db: database(t, cp), doc: doc, admin: cp.Client, callers: map[column]*caller{}}
-	theirs, err := client.New(client.Options{URL: cp.URL, Token: withTenant(t, cp, m.db, otherTenant), CACert: cp.CA})
+	theirs, err := client.New(client.Options{URL: cp.URL, Token: withOtherTenant(t, cp, m.db), CACert: cp.CA})
 	m.ok(err)
 	t.Cleanup(theirs.Close)
 	for role, cs := range map[api.Role][2]column{

@@ -16,6 +16,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/client"
+	"stella-ops.org/stella/internal/obs/metrics"
 	"stella-ops.org/stella/internal/testkit"
 	"stella-ops.org/stella/internal/testkit/contract"
 )
@@ -194,6 +195,15 @@ var tripsOfServer = []row{
 		if status, body := get("?authority=nobody"); status != http.StatusNotFound || !bytes.Contains(body, []byte("authority_not_found")) {
 			w.Errorf("%d %s", status, body)
 		}
+	}, ""},
+	{"server.metrics", func(w *trip) {
+		text, err := w.admin.Metrics(w.Context())
+		w.ok(err)
+		if !bytes.Contains(text, []byte("\n# TYPE "+metrics.CertificatesIssued+" counter\n")) {
+			w.Errorf("%s", text)
+		}
+		_, err = w.nobody.Metrics(w.Context())
+		w.refused(err, 401, "unauthenticated")
 	}, ""},
 	{"server.root-certificate", func(w *trip) {
 		req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.cp.URL+"/pki/ca.pem", http.NoBody)

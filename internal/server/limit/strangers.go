@@ -51,7 +51,8 @@ type Strangers struct {
 	anonymous *buckets
 	now       func() time.Time
 
-	turnedAway atomic.Int64
+	// How many requests were over each of the two.
+	overRefused, overAnonymous atomic.Int64
 }
 
 // NewStrangers returns a limit without any history.
@@ -77,7 +78,7 @@ func (s *Strangers) Refused(caller string) error {
 	if wait == 0 {
 		return nil
 	}
-	s.turnedAway.Add(1)
+	s.overRefused.Add(1)
 	return tooMany(wait, "too many tokens or certificates of this address were refused")
 }
 
@@ -92,7 +93,7 @@ func (s *Strangers) Anonymous(caller string) error {
 	if wait == 0 {
 		return nil
 	}
-	s.turnedAway.Add(1)
+	s.overAnonymous.Add(1)
 	return tooMany(wait, "too many requests of this address came without a token or a certificate")
 }
 
@@ -102,12 +103,14 @@ func (s *Strangers) Exhausted(caller string) bool {
 	return s != nil && s.refused.empty(key(caller), s.now())
 }
 
-// TurnedAway is how many requests were over a limit since the server started.
-func (s *Strangers) TurnedAway() int64 {
+// TurnedAway is how many requests were over each limit since the server started:
+// that of refused tokens and certificates, and that of requests that show
+// nothing.
+func (s *Strangers) TurnedAway() (refused, anonymous int64) {
 	if s == nil {
-		return 0
+		return 0, 0
 	}
-	return s.turnedAway.Load()
+	return s.overRefused.Load(), s.overAnonymous.Load()
 }
 
 func tooMany(wait time.Duration, what string) error {

@@ -58,8 +58,8 @@ func TestRateIsKept(t *testing.T) {
 				t.Fatalf("%d passed, and no more than %f may", passed, most)
 			}
 		}
-		if s.TurnedAway() != over {
-			t.Fatalf("%d were turned away, and %d are counted", over, s.TurnedAway())
+		if refused, anonymous := s.TurnedAway(); refused != over || anonymous != 0 {
+			t.Fatalf("%d were turned away, and %d and %d are counted", over, refused, anonymous)
 		}
 		if err := s.Refused("192.0.2.2:1"); err != nil {
 			t.Fatalf("another address pays: %v", err)
@@ -92,8 +92,12 @@ func TestWhoIsCountedTogether(t *testing.T) {
 		if err := s.Anonymous(c.a); err != nil {
 			t.Fatal(err)
 		}
-		if over := s.Anonymous(c.b) != nil; over != c.same {
+		over := s.Anonymous(c.b) != nil
+		if over != c.same {
 			t.Errorf("%q and %q are counted together: %t", c.a, c.b, over)
+		}
+		if refused, anonymous := s.TurnedAway(); refused != 0 || anonymous == 1 != over {
+			t.Errorf("%d and %d are counted", refused, anonymous)
 		}
 	}
 }
@@ -104,9 +108,12 @@ func TestNoLimit(t *testing.T) {
 	var none *limit.Strangers
 	for _, s := range []*limit.Strangers{none, limit.NewStrangers(limit.Options{}, time.Now)} {
 		for range 1000 {
-			if s.Refused("192.0.2.1:1") != nil || s.Anonymous("192.0.2.1:1") != nil || s.Exhausted("192.0.2.1:1") || s.TurnedAway() != 0 {
+			if s.Refused("192.0.2.1:1") != nil || s.Anonymous("192.0.2.1:1") != nil || s.Exhausted("192.0.2.1:1") {
 				t.Fatal("somebody was limited")
 			}
+		}
+		if refused, anonymous := s.TurnedAway(); refused != 0 || anonymous != 0 {
+			t.Errorf("%d and %d are counted", refused, anonymous)
 		}
 	}
 }

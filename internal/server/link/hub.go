@@ -114,6 +114,7 @@ type Hub struct {
 	detached sync.WaitGroup
 	crew     crew
 	dropped  atomic.Int64 // streams whose reader was too slow
+	cuts     map[string]*atomic.Int64
 	settled  settling     // owned by Run
 	pollers  pollers
 
@@ -128,7 +129,7 @@ type Hub struct {
 func NewHub(agents *fleet.Service, monitor *fleet.Monitor, tasks *task.Service, commands *command.Service, others Opener, opts Options, now func() time.Time, log *slog.Logger) *Hub {
 	h := &Hub{
 		agents: agents, monitor: monitor, tasks: tasks, commands: commands, others: others, opts: opts, now: now, log: log,
-		sessions: map[string]*session{}, streams: map[string]*stream{},
+		sessions: map[string]*session{}, streams: map[string]*stream{}, cuts: newCuts(),
 	}
 	h.base, h.stop = context.WithCancel(context.Background())
 	h.crew.hire(h.base)
@@ -254,8 +255,8 @@ func (h *Hub) checkLinks() (links int) {
 	}
 	links = len(h.sessions)
 	for _, s := range h.streams {
-		if s.proof.outlived(now) != nil {
-			s.Close()
+		if why := s.proof.outlived(now); why != nil {
+			h.end(s, why)
 		}
 	}
 	h.mu.Unlock()
@@ -376,8 +377,10 @@ func (h *Hub) agentChanged(tenant, agentID string) {
 				s.close(err)
 			}
 		}
-		if stream != nil && !h.welcome(ctx, tenant, stream.proof) {
-			stream.Close()
+		if stream != nil {
+			if _, err := h.standing(ctx, tenant, stream.proof); err != nil {
+				h.end(stream, err)
+			}
 		}
 	}()
 }

@@ -36,14 +36,14 @@ const patience = 10 * time.Second
 // bench is a hub over real services and a real store; it is its own bus.
 type bench struct {
 	*Hub
-	t      *testing.T
+	t      testing.TB
 	store  *store.Store
 	signer *seal.Signer
 	tgts   *target.Service
 	ahead  atomic.Int64 // of the clock, in nanoseconds
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{t: t}
 	var err error
@@ -150,7 +150,7 @@ func (b *bench) state(id string) *task.Task {
 
 // wire is an agent's end of a connection.
 type wire struct {
-	t    *testing.T
+	t    testing.TB
 	up   chan *stellav1.ConnectRequest
 	down chan *stellav1.ConnectResponse
 	// stuck has an agent that reads nothing.
@@ -198,7 +198,7 @@ func (w *wire) Stop() { w.stopOnce.Do(func() { close(w.stopped) }) }
 // Cut implements Conn.
 func (w *wire) Cut() { w.once.Do(func() { close(w.closed) }) }
 
-func newWire(t *testing.T) *wire {
+func newWire(t testing.TB) *wire {
 	w := &wire{
 		t: t, up: make(chan *stellav1.ConnectRequest, 200), down: make(chan *stellav1.ConnectResponse, 1000),
 		ended: make(chan error, 1), closed: make(chan struct{}), stopped: make(chan struct{}),

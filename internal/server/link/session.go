@@ -204,6 +204,7 @@ func (s *session) close(reason error) {
 	s.ended = true
 	s.mu.Unlock()
 	if first {
+		s.hub.countCut(reason)
 		s.end(s.conn.Stop)
 		time.AfterFunc(cutAfter, func() { s.end(s.conn.Cut) })
 	}
@@ -400,19 +401,11 @@ func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
 
 // refresh reads the agent anew; a revoked or deleted one is an error.
 func (s *session) refresh(ctx context.Context) error {
-	a, err := s.hub.agents.Get(ctx, s.tenant, s.agentID)
-	if fault.KindOf(err) == fault.NotFound || err == nil && a.ID != s.agentID {
-		return fault.New(fault.Forbidden, "agent_deleted", "agent %s was deleted", s.agentID)
-	} else if err != nil {
-		return nil //nolint:nilerr // the store is away; the next change or request looks again
-	}
-	if a.Lifecycle == api.LifecycleRevoked {
-		return fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", a.Name)
-	}
-	if err := s.mayStay(a); err != nil {
+	a, err := s.hub.standing(ctx, s.tenant, s.proof)
+	if err != nil || a == nil {
 		return err
 	}
-	if err := s.hub.look(ctx, s.proof); err != nil {
+	if err := s.mayStay(a); err != nil {
 		return err
 	}
 	s.setAgent(a, nil)

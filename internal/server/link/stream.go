@@ -1,14 +1,11 @@
 package link
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
 
-	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/command"
-	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/server/live"
 )
@@ -92,13 +89,3 @@ func (h *Hub) drop(s *stream) {
 
 // Dropped is how many streams were ended for their readers' slowness.
 func (h *Hub) Dropped() int64 { return h.dropped.Load() }
-
-// welcome reports whether an agent may still be connected. While the store is
-// away, it may.
-func (h *Hub) welcome(ctx context.Context, tenant string, p *proof) bool {
-	a, err := h.agents.Get(ctx, tenant, p.agentID)
-	if err != nil {
-		return fault.KindOf(err) != fault.NotFound
-	}
-	return a.ID == p.agentID && a.Lifecycle != api.LifecycleRevoked && h.look(ctx, p) == nil
-}

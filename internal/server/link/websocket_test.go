@@ -58,7 +58,7 @@ func newWebBench(t *testing.T, agents ...string) *webBench {
 
 // web is an agent's end of a WebSocket, down to its bytes.
 type web struct {
-	t    *testing.T
+	t    testing.TB
 	conn *tls.Conn
 	r    *bufio.Reader
 	text bool

@@ -72,6 +72,12 @@ func aboutServer() map[string]about {
 				"Stella's own servers ask the database. It is good for a day, and some seconds old at the most.",
 			refuses: []string{"404 authority_not_found"},
 		},
+		"server.metrics": {
+			tag: "server",
+			text: "Gives what the server counts, for Prometheus and what reads its format: certificates, registrations, revocations, and whom limits have turned away. " +
+				"It counts all tenants together, and so is for API tokens of the first one. Each server counts for itself what it has done; what is read from the database is the same on all, and up to half a minute old.",
+			refuses: []string{"403 not_your_installation"},
+		},
 		"server.root-certificate": {
 			tag: "server",
 			text: "Gives the root certificate of the server's own authority, in PEM. Nothing vouches for the answer to who does not trust the server yet: " +

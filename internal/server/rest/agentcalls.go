@@ -142,12 +142,20 @@ func (s *Server) renew(ctx context.Context, in *renewal) (api.CertificateRespons
 	caller := enroll.Caller{TenantID: a.TenantID, AgentID: a.ID, Remote: in.remote}
 	issued, err := s.Enroll.Renew(ctx, caller, pki.KeyHash(in.leaf), now.After(in.leaf.NotAfter), &in.Body)
 	if err != nil {
+		s.countRefusal(err)
 		return api.CertificateResponse{}, err
 	}
 	return api.CertificateResponse{
 		Certificate: issued.ChainPEM, CACertificate: s.CA.RootsPEM(), NotAfter: issued.NotAfter,
 		ServerTime: now, ServerPublicKey: s.Signing.Public(),
 	}, nil
+}
+
+// countRefusal counts a certificate that was not renewed.
+func (s *Server) countRefusal(err error) {
+	if s.RenewalRefused != nil {
+		s.RenewalRefused(fault.CodeOf(err))
+	}
 }
 
 // attempt takes the fencing number from the body, or from the task's token.

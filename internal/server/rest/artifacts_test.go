@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -196,4 +197,22 @@ func TestPatientBody(t *testing.T) {
 	if err := send(func(conn net.Conn) { _, _ = conn.Write([]byte("xxx")) }); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("standing still: %v", err)
 	}
+}
+
+// FuzzDisposition: whatever an artifact is called, the header says one name to
+// keep it under, without a path and without another header.
+func FuzzDisposition(f *testing.F) {
+	for _, name := range []string{"", "app.tar.gz", "a/b/c", `a\b`, "a\r\nSet-Cookie: x=1", `"; filename="x`, "ä…", "..", "a/..", "\x00", "\xff", "a;b=c", "*=utf-8''x", "/"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		header := disposition(name)
+		kind, params, err := mime.ParseMediaType(header)
+		if err != nil || kind != "attachment" || len(params) > 1 {
+			t.Fatalf("%q: %q is %q, %v, %v", name, header, kind, params, err)
+		}
+		if strings.ContainsAny(header, "\r\n\x00") || strings.ContainsAny(params["filename"], `/\`) {
+			t.Fatalf("%q: %q", name, header)
+		}
+	})
 }

@@ -107,6 +107,9 @@ func (s *Server) authorise(ctx huma.Context, next func(huma.Context)) {
 	}
 	if err != nil {
 		s.refuse(ctx, err)
+		if want == agentRenewing {
+			s.countRefusal(err)
+		}
 		if p := principal(ctx.Context()); p != nil && ctx.Method() != http.MethodGet {
 			s.note(ctx, p, objectInPath(ctx), "denied", fault.CodeOf(err))
 		}

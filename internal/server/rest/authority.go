@@ -12,15 +12,8 @@ import (
 // authority adds what people do with the certificate authority. It belongs to
 // the installation, and so to the tenant that exists from the start.
 func (s *Server) authority() {
-	ours := func(ctx context.Context) error {
-		if p := principal(ctx); p.TenantID != access.DefaultTenant {
-			return fault.New(fault.Forbidden, "not_your_installation",
-				"the certificate authority is the whole installation's: an admin of the tenant %q is needed", access.DefaultTenant)
-		}
-		return nil
-	}
 	answer := func(ctx context.Context, do func(ctx context.Context) (*api.CAStatus, error)) (api.CAStatus, error) {
-		if err := ours(ctx); err != nil {
+		if err := ownersOnly(ctx, "the certificate authority is the whole installation's: an admin"); err != nil {
 			return api.CAStatus{}, err
 		}
 		v, err := do(ctx)
@@ -50,4 +43,14 @@ func (s *Server) authority() {
 		func(ctx context.Context, in *retire) (api.CAStatus, error) {
 			return answer(ctx, func(ctx context.Context) (*api.CAStatus, error) { return s.Rotation.Retire(ctx, in.Body.LoseDead) })
 		})
+}
+
+// ownersOnly refuses people of other tenants than the one that exists from the
+// start, to whom the installation belongs. what says what is theirs, and who is
+// needed.
+func ownersOnly(ctx context.Context, what string) error {
+	if p := principal(ctx); p.TenantID != access.DefaultTenant {
+		return fault.New(fault.Forbidden, "not_your_installation", "%s of the tenant %q is needed", what, access.DefaultTenant)
+	}
+	return nil
 }

@@ -111,7 +111,7 @@ func whole(t *testing.T) (s *Server, token string) {
 	fleets := fleet.NewService(st, nil, time.Now)
 	return New(Deps{
 		Access: people, Audit: audit, Fleet: fleets, Targets: target.NewService(st, fleets, time.Now),
-		Enroll: enroll.NewService(st, nil, enroll.Policy{}, audited{}, nil, time.Now, slog.New(slog.DiscardHandler)),
+		Enroll: enroll.NewService(st, nil, enroll.Policy{}, audited{}, nil, nil, time.Now, slog.New(slog.DiscardHandler)),
 		Tasks:  task.NewService(st, nil, nil, nil, nil, nil, audited{}, task.Options{}, time.Now, slog.New(slog.DiscardHandler)), Links: apart{}, Now: time.Now,
 		Commands: command.NewService(st, nil, nil, nil, command.Options{}, time.Now, slog.New(slog.DiscardHandler)),
 		Rollouts: rollout.NewService(st, nil, nil, nil, nil, time.Now, slog.New(slog.DiscardHandler)),

@@ -32,7 +32,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"403 token_of_another_attempt": "the token is good for another attempt",
 	"403 not_a_recipient":          "the command was not sent to this agent",
 	"403 foreign_origin":           "the request comes from a page of another site",
-	"403 not_your_installation":    "this is the whole installation's, and for admins of its first tenant",
+	"403 not_your_installation":    "this is the whole installation's, and for people of its first tenant",
 	"404 agent_not_found":          "there is no such agent",
 	"404 authority_not_found":      "no such certificate authority is trusted",
 	"404 group_not_found":          "no agent is in the group",

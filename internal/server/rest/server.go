@@ -94,6 +94,11 @@ type Deps struct {
 	// BaseURL is how agents and people reach the server.
 	BaseURL func() string
 	Version string
+	// Metrics answers with the server's metrics.
+	Metrics http.Handler
+	// RenewalRefused counts a certificate that was not renewed, by the code of the
+	// refusal; nil counts nothing.
+	RenewalRefused func(code string)
 	// Strangers limits who is not known; nil limits nobody.
 	Strangers *limit.Strangers
 	// BodyTimeout is how long a body may take, and a part of an upload; 0 is half
@@ -164,6 +169,7 @@ func New(d Deps) *Server {
 	s.inventory()
 	s.adminTokens()
 	s.authority()
+	s.metrics()
 	s.auditLog()
 	s.targets()
 	s.tasks()

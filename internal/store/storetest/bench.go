@@ -25,6 +25,7 @@ func Benchmark(b *testing.B, fresh func(t testing.TB) Database) {
 	b.Run("Audit64", func(b *testing.B) { benchAudit(b, newBench(b, fresh(b)), 64, 1) })
 	b.Run("Audit64AtTwoServers", func(b *testing.B) { benchAudit(b, newBench(b, fresh(b)), 64, 2) })
 	b.Run("AuditVerify20k", func(b *testing.B) { benchVerify(b, newBench(b, fresh(b))) })
+	b.Run("CertificateCounts10k", func(b *testing.B) { benchCertificateCounts(b, newBench(b, fresh(b))) })
 	b.Run("Commands", func(b *testing.B) { benchCommands(b, newBench(b, fresh(b))) })
 }
 

@@ -62,6 +62,7 @@ func Run(t *testing.T, fresh func(t testing.TB) Database) {
 		{"Enrol/Signing", testSigning},
 		{"Enrol/ResumeKeepsWhatPeopleDecided", testResumeKeeps},
 		{"Enrol/SameKeyTwice", testSameKeyTwice},
+		{"Certificates/Counts", testCertificateCounts},
 		{"APITokens", testAPITokens},
 		{"Targets/CRUD", testTargets},
 		{"Targets/Filters", testTargetFilters},

@@ -2737,6 +2737,9 @@ type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnother
 // N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403AgentRevokedAgentUnknownCertificateRevokedNotYourIdentityTokenOfAnotherTask = Problem
 
+// N403NotYourInstallation Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N403NotYourInstallation = Problem
+
 // N403NotYourInstallationRoleMissing Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N403NotYourInstallationRoleMissing = Problem
 
@@ -6852,6 +6855,9 @@ type ClientInterface interface {
 	// ServerHealth request
 	ServerHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ServerMetrics request
+	ServerMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ServerRootCertificate request
 	ServerRootCertificate(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -7980,6 +7986,18 @@ func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 
 func (c *Client) ServerHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewServerHealthRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ServerMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewServerMetricsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -12109,6 +12127,33 @@ func NewServerHealthRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewServerMetricsRequest generates requests for ServerMetrics
+func NewServerMetricsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/metrics")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewServerRootCertificateRequest generates requests for ServerRootCertificate
 func NewServerRootCertificateRequest(server string) (*http.Request, error) {
 	var err error
@@ -12513,6 +12558,9 @@ type ClientWithResponsesInterface interface {
 
 	// ServerHealthWithResponse request
 	ServerHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerHealthAnswer, error)
+
+	// ServerMetricsWithResponse request
+	ServerMetricsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerMetricsAnswer, error)
 
 	// ServerRootCertificateWithResponse request
 	ServerRootCertificateWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerRootCertificateAnswer, error)
@@ -14651,6 +14699,32 @@ func (r ServerHealthAnswer) StatusCode() int {
 	return 0
 }
 
+type ServerMetricsAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403NotYourInstallation
+	ApplicationproblemJSON429 *N429RateLimited
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r ServerMetricsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ServerMetricsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ServerRootCertificateAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -15541,6 +15615,15 @@ func (c *ClientWithResponses) ServerHealthWithResponse(ctx context.Context, reqE
 		return nil, err
 	}
 	return ParseServerHealthAnswer(rsp)
+}
+
+// ServerMetricsWithResponse request returning *ServerMetricsAnswer
+func (c *ClientWithResponses) ServerMetricsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerMetricsAnswer, error) {
+	rsp, err := c.ServerMetrics(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseServerMetricsAnswer(rsp)
 }
 
 // ServerRootCertificateWithResponse request returning *ServerRootCertificateAnswer
@@ -21368,6 +21451,60 @@ func ParseServerHealthAnswer(rsp *http.Response) (*ServerHealthAnswer, error) {
 			return nil, err
 		}
 		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseServerMetricsAnswer parses an HTTP response from a ServerMetricsWithResponse call
+func ParseServerMetricsAnswer(rsp *http.Response) (*ServerMetricsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ServerMetricsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403NotYourInstallation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
 
 	}
 

@@ -117,6 +117,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.countAPITokensStmt, err = db.PrepareContext(ctx, countAPITokens); err != nil {
 		return nil, fmt.Errorf("error preparing query CountAPITokens: %w", err)
 	}
+	if q.countCertificatesStmt, err = db.PrepareContext(ctx, countCertificates); err != nil {
+		return nil, fmt.Errorf("error preparing query CountCertificates: %w", err)
+	}
 	if q.countCommandsStmt, err = db.PrepareContext(ctx, countCommands); err != nil {
 		return nil, fmt.Errorf("error preparing query CountCommands: %w", err)
 	}
@@ -662,6 +665,11 @@ func (q *Queries) Close() error {
 	if q.countAPITokensStmt != nil {
 		if cerr := q.countAPITokensStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countAPITokensStmt: %w", cerr)
+		}
+	}
+	if q.countCertificatesStmt != nil {
+		if cerr := q.countCertificatesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countCertificatesStmt: %w", cerr)
 		}
 	}
 	if q.countCommandsStmt != nil {
@@ -1379,6 +1387,7 @@ type Queries struct {
 	commandsStmt                *sql.Stmt
 	commandsOfAgentStmt         *sql.Stmt
 	countAPITokensStmt          *sql.Stmt
+	countCertificatesStmt       *sql.Stmt
 	countCommandsStmt           *sql.Stmt
 	countTrustStmt              *sql.Stmt
 	deleteAgentStmt             *sql.Stmt
@@ -1545,6 +1554,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		commandsStmt:                q.commandsStmt,
 		commandsOfAgentStmt:         q.commandsOfAgentStmt,
 		countAPITokensStmt:          q.countAPITokensStmt,
+		countCertificatesStmt:       q.countCertificatesStmt,
 		countCommandsStmt:           q.countCommandsStmt,
 		countTrustStmt:              q.countTrustStmt,
 		deleteAgentStmt:             q.deleteAgentStmt,

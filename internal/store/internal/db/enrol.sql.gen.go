@@ -138,6 +138,75 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 	return &i, err
 }
 
+const countCertificates = `-- name: CountCertificates :many
+SELECT trust, liveness, count(*) AS agents,
+  count(*) FILTER (WHERE certificate_not_after <= $1) AS ended,
+  count(*) FILTER (WHERE certificate_not_after > $1 AND certificate_not_after <= $2) AS within_hour,
+  count(*) FILTER (WHERE certificate_not_after > $1 AND certificate_not_after <= $3) AS within_day,
+  count(*) FILTER (WHERE certificate_not_after > $1 AND certificate_not_after <= $4) AS within_week,
+  count(*) FILTER (WHERE certificate_not_after > $1 AND certificate_not_after <= $5) AS within_month
+FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness
+`
+
+type CountCertificatesParams struct {
+	At          column.Time
+	WithinHour  column.Time
+	WithinDay   column.Time
+	WithinWeek  column.Time
+	WithinMonth column.Time
+}
+
+type CountCertificatesRow struct {
+	Trust       string
+	Liveness    string
+	Agents      int64
+	Ended       int64
+	WithinHour  int64
+	WithinDay   int64
+	WithinWeek  int64
+	WithinMonth int64
+}
+
+// Reads all agents once, and no index: none could be kept cheaply of all that is
+// asked here. For who asks now and then, and keeps the answer.
+func (q *Queries) CountCertificates(ctx context.Context, arg CountCertificatesParams) ([]*CountCertificatesRow, error) {
+	rows, err := q.query(ctx, q.countCertificatesStmt, countCertificates,
+		arg.At,
+		arg.WithinHour,
+		arg.WithinDay,
+		arg.WithinWeek,
+		arg.WithinMonth,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*CountCertificatesRow
+	for rows.Next() {
+		var i CountCertificatesRow
+		if err := rows.Scan(
+			&i.Trust,
+			&i.Liveness,
+			&i.Agents,
+			&i.Ended,
+			&i.WithinHour,
+			&i.WithinDay,
+			&i.WithinWeek,
+			&i.WithinMonth,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const countTrust = `-- name: CountTrust :many
 SELECT trust, liveness, count(*) AS agents FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness
 `

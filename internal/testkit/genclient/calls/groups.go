@@ -15,6 +15,7 @@ func (c *caller) server(ctx context.Context, admin *ClientWithResponses) {
 	get(c, func(a *ServerReadyAnswer) *ServerStatus { return a.JSON200 })(200)(admin.ServerReadyWithResponse(ctx))
 	get(c, func(a *ServerRootCertificateAnswer) *[]byte { return &a.Body })(200)(admin.ServerRootCertificateWithResponse(ctx))
 	get(c, func(a *ServerCrlAnswer) *[]byte { return &a.Body })(200)(admin.ServerCrlWithResponse(ctx, nil))
+	get(c, func(a *ServerMetricsAnswer) *[]byte { return &a.Body })(200)(admin.ServerMetricsWithResponse(ctx))
 	get(c, func(a *WhoamiAnswer) *WhoAmI { return a.JSON200 })(200)(admin.WhoamiWithResponse(ctx))
 	get(c, func(a *AuditListAnswer) *AuditList { return a.JSON200 })(200)(admin.AuditListWithResponse(ctx, &AuditListParams{Limit: ptr(int64(5))}))
 	get(c, func(a *AuditVerifyAnswer) *AuditVerification { return a.JSON200 })(200)(admin.AuditVerifyWithResponse(ctx, nil))

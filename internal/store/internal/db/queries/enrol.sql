@@ -85,6 +85,17 @@ DELETE FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after < sql
 -- name: CountTrust :many
 SELECT trust, liveness, count(*) AS agents FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness;
 
+-- name: CountCertificates :many
+-- Reads all agents once, and no index: none could be kept cheaply of all that is
+-- asked here. For who asks now and then, and keeps the answer.
+SELECT trust, liveness, count(*) AS agents,
+  count(*) FILTER (WHERE certificate_not_after <= sqlc.arg(at)) AS ended,
+  count(*) FILTER (WHERE certificate_not_after > sqlc.arg(at) AND certificate_not_after <= sqlc.arg(within_hour)) AS within_hour,
+  count(*) FILTER (WHERE certificate_not_after > sqlc.arg(at) AND certificate_not_after <= sqlc.arg(within_day)) AS within_day,
+  count(*) FILTER (WHERE certificate_not_after > sqlc.arg(at) AND certificate_not_after <= sqlc.arg(within_week)) AS within_week,
+  count(*) FILTER (WHERE certificate_not_after > sqlc.arg(at) AND certificate_not_after <= sqlc.arg(within_month)) AS within_month
+FROM agents WHERE lifecycle <> 'revoked' GROUP BY trust, liveness;
+
 -- name: AgentsWithoutTrust :many
 SELECT name FROM agents WHERE lifecycle <> 'revoked' AND trust <> $1 ORDER BY CASE liveness WHEN 'dead' THEN 1 ELSE 0 END, name LIMIT $2;
 
