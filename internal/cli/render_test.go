@@ -26,6 +26,8 @@ func TestRendering(t *testing.T) {
 		{Name: "old", Status: api.StatusOffline, Lifecycle: api.LifecycleRevoked, Liveness: api.Dead, CreatedAt: at, UpdatedAt: at},
 		{Name: "full", Status: api.StatusOnline, Lifecycle: api.LifecycleActive, Liveness: api.Live, NotAccepting: "disk at 97%", LastHeartbeat: ago(0), CreatedAt: at, UpdatedAt: at},
 	}}
+	copied := agents.Items[0]
+	copied.Clone = &api.AgentClone{SeenAt: at.Add(-20 * time.Second), Held: "web-copy (10.0.0.9)", Kept: "web (10.0.0.5)"}
 	done := deployTask(api.TaskSucceeded, &api.TaskResult{Success: true, Phases: []api.PhaseTime{{Name: "pull", State: "done", DurationMs: 1200}}})
 	for args, tc := range map[string]struct {
 		path   string
@@ -38,6 +40,10 @@ prod-01  online                              3s ago     production   web    linu
 prod-02  degraded (stale)                    2m ago
 old      offline (revoked)                   never
 full     online (no new tasks: disk at 97%)  now
+`},
+		"agent list --name prod-01": {"/api/v1/agents", api.AgentList{Items: []api.Agent{copied}}, `
+NAME     STATUS                                                       HEARTBEAT  ENVIRONMENT  GROUP  PLATFORM  VERSION  CAPABILITIES
+prod-01  online (cloned: web-copy (10.0.0.9) uses its identity, too)  3s ago     production   web    linux     1.2.3    docker.*,host.deploy
 `},
 		"agent status": {"/api/v1/agents", agents, `
 4 agents: 2 online, 1 degraded, 1 offline

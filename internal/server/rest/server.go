@@ -261,7 +261,7 @@ func (s *Server) plain() {
 		w.Header().Set("Content-Type", "application/x-pem-file")
 		_, _ = w.Write([]byte(s.CA.RootsPEM())) // the client is gone otherwise
 	})
-	s.mux.HandleFunc("GET /pki/crl", func(w http.ResponseWriter, r *http.Request) {
+	s.open("GET /pki/crl", func(w http.ResponseWriter, r *http.Request) {
 		list, err := s.CRL(r.Context(), r.URL.Query().Get("authority"))
 		if err != nil {
 			s.Refuse(w, r, err)
