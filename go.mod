@@ -46,8 +46,6 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/dunglas/httpsfv v1.1.2 // indirect
-
 require (
 	github.com/Microsoft/go-winio v0.6.3 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strings"
@@ -229,4 +230,28 @@ func FuzzFind(f *testing.F) {
 			t.Fatalf("good: %q %q %q", input, digest, path)
 		}
 	})
+}
+
+// A signature by the right key is no better when it says another algorithm, or
+// covers something twice: RFC 9421, sections 3.2 and 2.5.
+func TestWellSignedAndRefused(t *testing.T) {
+	t.Parallel()
+	key := keys(t)["ed25519"]
+	const params = `;created=1;keyid="key";alg="ed25519";nonce="7.42";tag="tag"`
+	for name, c := range map[string]struct{ list, params, lines, want string }{
+		"as it should be":   {`("@method" "@path")`, params, "\"@method\": POST\n\"@path\": /\n", ""},
+		"another algorithm": {`("@method" "@path")`, strings.Replace(params, "ed25519", "rsa-pss-sha512", 1), "\"@method\": POST\n\"@path\": /\n", "alg"},
+		"twice the same":    {`("@method" "@method")`, params, "\"@method\": POST\n\"@method\": POST\n", "twice"},
+	} {
+		value, err := SignText(key, []byte(c.lines+`"@signature-params": `+c.list+c.params))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := Message{Method: http.MethodPost, Path: "/", Header: http.Header{
+			"Signature-Input": {"sig=" + c.list + c.params}, "Signature": {"sig=:" + base64.StdEncoding.EncodeToString(value) + ":"},
+		}}
+		if err := check(m, key.Public()); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

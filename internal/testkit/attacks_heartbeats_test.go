@@ -30,6 +30,12 @@ type recorded struct {
 // record signs a heartbeat by hand.
 func (h *handmade) record(t testing.TB, key crypto.Signer, boot, number int64, status string) *recorded {
 	t.Helper()
+	return h.covering(t, api.SignedComponents(), key, boot, number, status)
+}
+
+// covering is record with a signature that covers what the test says.
+func (h *handmade) covering(t testing.TB, components []string, key crypto.Signer, boot, number int64, status string) *recorded {
+	t.Helper()
 	body, err := json.Marshal(api.HeartbeatRequest{Status: status})
 	if err != nil {
 		t.Fatal(err)
@@ -38,9 +44,9 @@ func (h *handmade) record(t testing.TB, key crypto.Signer, boot, number int64, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recorded{header: http.Header{"Content-Type": {"application/json"}}, body: body}
+	r := &recorded{header: http.Header{"Content-Type": {"application/json"}, "Signature-Agent": {"x"}}, body: body}
 	httpsig.SetDigest(r.header, body)
-	err = httpsig.Sign(httpsig.Message{Method: http.MethodPost, Path: u.EscapedPath(), Header: r.header}, api.SignedComponents(), httpsig.Params{
+	err = httpsig.Sign(httpsig.Message{Method: http.MethodPost, Path: u.EscapedPath(), Header: r.header}, components, httpsig.Params{
 		// A clock that is years off: it is not by that that a heartbeat is old.
 		Created: 1, KeyID: pki.Fingerprint(h.cert.Certificate[0]), Nonce: api.SignatureNonce(boot, number), Tag: api.SignatureTag,
 	}, key)
@@ -129,6 +135,9 @@ func TestAttackHeartbeatRequests(t *testing.T) {
 		"another number":                  {input("3.6", "3.7"), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
 		"another time":                    {input("created=1", "created=2"), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
 		"without what it covers":          {input(` "content-digest"`, ""), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
+		"one that covers less":            {h.covering(t, []string{"@method", "@path", "content-type"}, h.key, 3, 6, "degraded"), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
+		"one that covers nothing":         {h.covering(t, nil, h.key, 3, 6, "degraded"), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
+		"one that covers more":            {h.covering(t, append(api.SignedComponents(), "signature-agent"), h.key, 3, 6, "degraded"), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
 		"no signature behind its input":   {alter(func(r *recorded) { r.header.Del("Signature") }), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
 		"no digest":                       {alter(func(r *recorded) { r.header.Del("Content-Digest") }), own, h.url("/heartbeat"), api.CodeSignatureRefused, 0},
 		"with another tag":                {input(api.SignatureTag, "stella-other"), own, h.url("/heartbeat"), api.CodeHeartbeatUnsigned, 0},
