@@ -20,7 +20,7 @@ type RegisterRequest struct {
 	// EncryptionPublicKey is what tasks are sealed to, see Sealed.
 	EncryptionPublicKey string `json:"encryptionPublicKey,omitempty" maxLength:"4096" doc:"The public key to seal the agent's tasks to (RFC 9180), in base64: 1216 bytes are one of MLKEM768-X25519, 32 bytes one of DHKEM(X25519, HKDF-SHA256). Without one the agent gets its tasks in the clear, over its own TLS connection, and none that has credentials."`
 	// CertificateLifeSeconds only shortens what the server would give.
-	CertificateLifeSeconds int `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
+	CertificateLifeSeconds int    `json:"certificateLifeSeconds,omitempty" minimum:"0" maximum:"315360000" doc:"How long the certificate is to be good, when less than the server would give is enough."`
 	Instance               string `json:"instance,omitempty" maxLength:"64" doc:"A UUID of this start of the agent, by which two hosts with one identity are told apart."`
 	// SignsHeartbeats is never taken back by the agent's own key.
 	SignsHeartbeats bool `json:"signsHeartbeats,omitempty" doc:"The agent signs its heartbeats; none of its is heard unsigned from then on. Only a new registration token can take that back."`

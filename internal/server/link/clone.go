@@ -133,4 +133,3 @@ func (s *session) heard() {
 		*w <- struct{}{}
 	}
 }
-

@@ -115,7 +115,7 @@ type Hub struct {
 	crew     crew
 	dropped  atomic.Int64 // streams whose reader was too slow
 	cuts     map[string]*atomic.Int64
-	settled  settling     // owned by Run
+	settled  settling // owned by Run
 	pollers  pollers
 
 	mu       sync.Mutex          // before a session's own: who holds that does not take this

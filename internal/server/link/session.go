@@ -29,7 +29,7 @@ type session struct {
 	tenant  string
 	agentID string
 	proof   *proof
-	vouched *vouched        // nil when the hello was not signed
+	vouched *vouched // nil when the hello was not signed
 	caller  fleet.Caller
 	// awaited is told when the agent says anything; nil when nobody waits for that.
 	awaited atomic.Pointer[chan struct{}]

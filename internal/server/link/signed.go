@@ -53,8 +53,8 @@ type greeting struct {
 	*stellav1.Hello
 	number  fleet.Number // zero when it was not signed
 	caller  fleet.Caller
-	vouched *vouched     // nil when it was not signed
-	share   []byte       // for the welcome
+	vouched *vouched // nil when it was not signed
+	share   []byte   // for the welcome
 }
 
 // greet takes the first frame of a link. An agent that has lost count is told so
