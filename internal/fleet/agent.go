@@ -65,6 +65,9 @@ type Agent struct {
 	Transport      string // the carrier that brought it, as in "grpc"
 	ResourceUsage  *api.ResourceUsage
 
+	// Instance is the start of the agent that was heard last; empty when it did not
+	// say.
+	Instance string
 	// Clone is set where it was asked for ([Service.WithClones]) and a second host
 	// uses this identity.
 	Clone *Clone

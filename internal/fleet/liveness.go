@@ -22,6 +22,9 @@ type Heartbeat struct {
 	// Signed is its number, if it has a signature of its own; a heartbeat on a
 	// link has none, for the link's hello has.
 	Signed Number
+	// Instance is the start of the agent that it is of; empty when it does not say,
+	// and on a link, whose hello does.
+	Instance string
 }
 
 // Thresholds are the times after which silence means something.
@@ -86,6 +89,9 @@ func (b *Heartbeat) after(old *Heartbeat) {
 	}
 	if b.ResourceUsage == nil {
 		b.ResourceUsage = old.ResourceUsage
+	}
+	if b.Instance == "" {
+		b.Instance = old.Instance
 	}
 	if b.Signed.Compare(old.Signed) < 0 {
 		b.Signed = old.Signed

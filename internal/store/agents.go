@@ -134,7 +134,7 @@ func agentOf(r *db.Agent) *fleet.Agent {
 		EncryptionKey: r.EncryptionKey, PublicKeyHash: r.PublicKeyHash,
 		CertificateFingerprint: r.CertificateFingerprint, CertificateNotAfter: r.CertificateNotAfter.Time,
 		CertificateLife: time.Duration(r.CertificateLifeMs) * time.Millisecond, Trust: r.Trust,
-		SignsHeartbeats: r.SignsHeartbeats, Signed: fleet.Number{Boot: r.SignedBoot, Number: r.SignedNumber},
+		Instance: r.Instance, SignsHeartbeats: r.SignsHeartbeats, Signed: fleet.Number{Boot: r.SignedBoot, Number: r.SignedNumber},
 		LastHeartbeat: r.LastHeartbeat.Time, ReportedStatus: r.ReportedStatus, NotAccepting: r.NotAccepting, Transport: r.Transport,
 		ResourceUsage: r.ResourceUsage.V, CreatedAt: r.CreatedAt.Time, UpdatedAt: r.UpdatedAt.Time,
 	}

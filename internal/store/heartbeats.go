@@ -26,6 +26,7 @@ type beat struct {
 	Transport    string             `json:"transport"`
 	Usage        *api.ResourceUsage `json:"usage,omitempty"`
 	Capabilities *[]string          `json:"capabilities,omitempty"`
+	Instance     string             `json:"instance,omitempty"`
 	Boot         int64              `json:"boot"` // 0 for one that is not signed itself
 	Number       int64              `json:"number"`
 }
@@ -77,7 +78,7 @@ func encodeBeats(beats []fleet.Heartbeat) (column.Raw, error) {
 		b := beat{
 			Tenant: h.TenantID, ID: h.AgentID, At: h.At.UnixMicro(),
 			Status: cleanText(h.Status), NotAccepting: cleanText(h.NotAccepting), Transport: h.Transport, Usage: h.ResourceUsage,
-			Boot: h.Signed.Boot, Number: h.Signed.Number,
+			Instance: cleanText(h.Instance), Boot: h.Signed.Boot, Number: h.Signed.Number,
 		}
 		if h.Capabilities != nil {
 			b.Capabilities = &h.Capabilities

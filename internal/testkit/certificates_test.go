@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,13 @@ func TestCertificateIsRenewedUnderATask(t *testing.T) {
 // watchAway collects when an agent was said to be away, until it is asked.
 func watchAway(t *testing.T, cp *testkit.ControlPlane, name string) func() []string {
 	t.Helper()
+	return watchEvents(t, cp, name, api.EventAgentDisconnected, "agent.stale", "agent.dead")
+}
+
+// watchEvents returns a function that ends the watch and returns which events of
+// some kinds there were of an agent.
+func watchEvents(t *testing.T, cp *testkit.ControlPlane, name string, kinds ...string) func() []string {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var why []string
 	done := make(chan struct{})
@@ -81,8 +89,7 @@ func watchAway(t *testing.T, cp *testkit.ControlPlane, name string) func() []str
 			if err != nil {
 				return
 			}
-			switch e.Kind {
-			case api.EventAgentDisconnected, "agent.stale", "agent.dead":
+			if slices.Contains(kinds, e.Kind) {
 				why = append(why, fmt.Sprintf("%s %s %s", e.At.Format("05.000"), e.Kind, e.Reason))
 			}
 		}

@@ -104,8 +104,12 @@ func TestClonesAreHeldOff(t *testing.T) {
 func TestClonesOnTwoServers(t *testing.T) {
 	t.Parallel()
 	first, second := twoServers(t)
-	a := first.StartAgent("web")
-	away := watchAway(t, first, "web")
+	a := first.StartAgent("web", func(c *agent.Config) { c.Transport = "websocket" })
+	testkit.Eventually(t, 20*time.Second, "the database to have heard of the agent", func() (bool, string) {
+		v, err := second.Client.Agent(t.Context(), "web")
+		return err == nil && v.ResourceUsage != nil, fmt.Sprintf("%+v, %v", v, err)
+	})
+	links := watchEvents(t, first, "web", api.EventAgentConnected, api.EventAgentDisconnected)
 	clone := cloneOf(t, a, func(c *agent.Config) {
 		path := filepath.Join(c.Data, "identity.json")
 		data, err := os.ReadFile(path)
@@ -122,8 +126,8 @@ func TestClonesOnTwoServers(t *testing.T) {
 	if p := over(t, first, sent, err); p.Counts.Acknowledged != 1 {
 		t.Errorf("%+v", p.Deliveries)
 	}
-	if got := away(); len(got) > 0 {
-		t.Errorf("the host was away: %v", got)
+	if got := links(); len(got) > 0 {
+		t.Errorf("links came and went: %v", got)
 	}
 }
 

@@ -42,8 +42,8 @@ func (h *Hub) Sole(ctx context.Context, a *fleet.Agent, c fleet.Caller) error {
 		return nil
 	}
 	kept := h.rival(a.ID, c)
-	if known := a.Signed.Boot; kept == "" && known != 0 && c.Boot > known {
-		kept = h.others.Rival(ctx, a.ID, c) // a new start, whose older one may have its link elsewhere
+	if kept == "" && a.Instance != "" && a.Instance != c.Instance {
+		kept = h.others.Rival(ctx, a.ID, c) // a new start, and the older one may have its link elsewhere
 	}
 	if kept == "" {
 		kept = h.pollers.rival(a.ID, c, h.now(), h.silentPoller())

@@ -138,7 +138,7 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *gr
 	}}})
 	h.monitor.Beat(fleet.Heartbeat{
 		TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(),
-		Transport: conn.Transport(), Capabilities: hello.GetCapabilities(), Signed: hello.number,
+		Transport: conn.Transport(), Capabilities: hello.GetCapabilities(), Signed: hello.number, Instance: hello.caller.Instance,
 	})
 	if err := s.resume(hello.GetHeld()); err != nil {
 		s.close(err)

@@ -217,7 +217,7 @@ func (s *Server) heartbeat(ctx context.Context, a *fleet.Agent, in *api.Heartbea
 	link := s.Links.Transport(a.ID)
 	s.Monitor.Beat(fleet.Heartbeat{
 		TenantID: a.TenantID, AgentID: a.ID, At: now, Status: in.Status, NotAccepting: in.NotAccepting, Transport: cmp.Or(link, "poll"),
-		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities, Signed: signed,
+		ResourceUsage: in.ResourceUsage, Capabilities: in.Capabilities, Signed: signed, Instance: in.Instance,
 	})
 	if in.Capabilities != nil {
 		a.Capabilities = in.Capabilities

@@ -48,12 +48,13 @@ SET liveness = 'live',
   resource_usage = COALESCE(b.usage, agents.resource_usage),
   capabilities = COALESCE(b.capabilities, agents.capabilities),
   signed_boot = CASE WHEN b.boot = 0 THEN agents.signed_boot ELSE b.boot END,
-  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END
+  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END,
+  instance = COALESCE(NULLIF(b.instance, ''), agents.instance)
 FROM (
   SELECT value ->> 'tenant' AS tenant_id, value ->> 'id' AS id, value ->> 'at' AS at,
     value ->> 'status' AS status, value ->> 'notAccepting' AS not_accepting, value ->> 'transport' AS transport,
     value -> 'usage' AS usage, value -> 'capabilities' AS capabilities,
-    value ->> 'boot' AS boot, value ->> 'number' AS number
+    value ->> 'boot' AS boot, value ->> 'number' AS number, value ->> 'instance' AS instance
   FROM json_each($1)
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id

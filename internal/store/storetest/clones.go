@@ -8,6 +8,17 @@ import (
 )
 
 func testClones(t *testing.T, b *bench) {
+	web := b.agent("web")
+	b.enrol(t, web)
+	for _, c := range []struct{ said, want string }{{"first", "first"}, {"", "first"}, {"second", "second"}} {
+		_, err := b.RecordHeartbeats(b.ctx, []fleet.Heartbeat{{TenantID: tenant, AgentID: web.ID, At: b.now.Add(time.Hour), Instance: c.said}})
+		must(t, err)
+		a, err := b.Agent(b.ctx, tenant, web.ID)
+		must(t, err)
+		if a.Instance != c.want {
+			t.Errorf("after %q: the agent is at its start %q", c.said, a.Instance)
+		}
+	}
 	at := b.now
 	note := func(tenant, agent, held string, seen time.Time) {
 		t.Helper()

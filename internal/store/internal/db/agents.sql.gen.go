@@ -12,7 +12,7 @@ import (
 )
 
 const agent = `-- name: Agent :one
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport, certificate_life_ms, trust, signs_heartbeats, signed_boot, signed_number FROM agents
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport, certificate_life_ms, trust, signs_heartbeats, signed_boot, signed_number, instance FROM agents
 WHERE tenant_id = $1 AND (id = $2 OR name = $2)
 ORDER BY CASE WHEN id = $2 THEN 0 ELSE 1 END
 LIMIT 1
@@ -60,6 +60,7 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 		&i.SignsHeartbeats,
 		&i.SignedBoot,
 		&i.SignedNumber,
+		&i.Instance,
 	)
 	return &i, err
 }
@@ -93,7 +94,7 @@ func (q *Queries) AgentIDTaken(ctx context.Context, id string) (int64, error) {
 }
 
 const agents = `-- name: Agents :many
-SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport, certificate_life_ms, trust, signs_heartbeats, signed_boot, signed_number FROM agents WHERE tenant_id = $1
+SELECT id, tenant_id, name, version, lifecycle, liveness, status, group_name, environment, platform, cluster, labels, capabilities, allowed_capabilities, bound, routes, encryption_key, public_key_hash, certificate_fingerprint, certificate_not_after, last_heartbeat, reported_status, not_accepting, resource_usage, created_at, updated_at, transport, certificate_life_ms, trust, signs_heartbeats, signed_boot, signed_number, instance FROM agents WHERE tenant_id = $1
 `
 
 // Like all that are named a list, it is only the beginning: store/list.go adds
@@ -140,6 +141,7 @@ func (q *Queries) Agents(ctx context.Context, tenantID string) ([]*Agent, error)
 			&i.SignsHeartbeats,
 			&i.SignedBoot,
 			&i.SignedNumber,
+			&i.Instance,
 		); err != nil {
 			return nil, err
 		}

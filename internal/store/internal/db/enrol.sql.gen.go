@@ -83,7 +83,7 @@ func (q *Queries) AgentsWithoutTrust(ctx context.Context, arg AgentsWithoutTrust
 }
 
 const certificateAgent = `-- name: CertificateAgent :one
-SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, a.trust, a.signs_heartbeats, a.signed_boot, a.signed_number, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
+SELECT a.id, a.tenant_id, a.name, a.version, a.lifecycle, a.liveness, a.status, a.group_name, a.environment, a.platform, a.cluster, a.labels, a.capabilities, a.allowed_capabilities, a.bound, a.routes, a.encryption_key, a.public_key_hash, a.certificate_fingerprint, a.certificate_not_after, a.last_heartbeat, a.reported_status, a.not_accepting, a.resource_usage, a.created_at, a.updated_at, a.transport, a.certificate_life_ms, a.trust, a.signs_heartbeats, a.signed_boot, a.signed_number, a.instance, c.revoked_at AS certificate_revoked_at, c.pending AS certificate_pending, c.trust AS certificate_trust
 FROM certificates c JOIN agents a ON a.id = c.agent_id
 WHERE c.fingerprint = $1
 `
@@ -131,6 +131,7 @@ func (q *Queries) CertificateAgent(ctx context.Context, fingerprint string) (*Ce
 		&i.Agent.SignsHeartbeats,
 		&i.Agent.SignedBoot,
 		&i.Agent.SignedNumber,
+		&i.Agent.Instance,
 		&i.CertificateRevokedAt,
 		&i.CertificatePending,
 		&i.CertificateTrust,

@@ -73,14 +73,15 @@ SET liveness = 'live',
   resource_usage = COALESCE(b.usage, agents.resource_usage),
   capabilities = COALESCE(b.capabilities, agents.capabilities),
   signed_boot = CASE WHEN b.boot = 0 THEN agents.signed_boot ELSE b.boot END,
-  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END
+  signed_number = CASE WHEN b.boot = 0 THEN agents.signed_number ELSE b.number END,
+  instance = COALESCE(NULLIF(b.instance, ''), agents.instance)
 FROM (
   SELECT e ->> 'tenant' AS tenant_id, e ->> 'id' AS id,
     TIMESTAMPTZ 'epoch' + (e ->> 'at')::bigint * INTERVAL '1 microsecond' AS at,
     e ->> 'status' AS status, e ->> 'notAccepting' AS not_accepting,
     e ->> 'transport' AS transport,
     e -> 'usage' AS usage, e -> 'capabilities' AS capabilities,
-    (e ->> 'boot')::bigint AS boot, (e ->> 'number')::bigint AS number
+    (e ->> 'boot')::bigint AS boot, (e ->> 'number')::bigint AS number, e ->> 'instance' AS instance
   FROM jsonb_array_elements($1::jsonb) AS e
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id

@@ -54,6 +54,7 @@ type Agent struct {
 	SignsHeartbeats        bool
 	SignedBoot             int64
 	SignedNumber           int64
+	Instance               string
 }
 
 type AgentClone struct {

@@ -10,3 +10,6 @@ CREATE TABLE agent_clones (
     kept      TEXT NOT NULL,
     PRIMARY KEY (tenant_id, agent_id)
 );
+
+-- Which start of the agent was heard last.
+ALTER TABLE agents ADD COLUMN instance TEXT NOT NULL DEFAULT '';
