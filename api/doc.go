@@ -8,6 +8,8 @@
 // expiresIn). A field that is empty and optional is left out.
 package api
 
+import "time"
+
 // Header names of the agent protocol.
 const (
 	// HeaderRegistrationToken carries the one-time token on registration.
@@ -34,6 +36,9 @@ type Problem struct {
 	Errors []ProblemField `json:"errors,omitempty" doc:"The fields that are wrong."`
 	// KnownBoot comes with CodeNumberRefused.
 	KnownBoot int64 `json:"knownBoot,omitempty" doc:"With the code number_refused: the highest boot that the server has heard of the agent."`
+	// RetryAfter is how long the server asks to wait before another try, by the
+	// answer's header Retry-After; 0 when it does not say. A client fills it in.
+	RetryAfter time.Duration `json:"-"`
 }
 
 // Error returns the detail, or the title when there is none.

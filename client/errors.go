@@ -136,16 +136,17 @@ func namesOf(cert *x509.Certificate) string {
 func (c *Client) problem(res *http.Response) *api.Problem {
 	p := &api.Problem{}
 	mediaType, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	known := false
 	if mediaType == "application/problem+json" || mediaType == "application/json" {
 		raw, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-		if err == nil && json.Unmarshal(raw, p) == nil && (p.Title != "" || p.Detail != "" || p.Code != "") {
-			p.Status = res.StatusCode
-			return p
-		}
-		p = &api.Problem{}
+		known = err == nil && json.Unmarshal(raw, p) == nil && (p.Title != "" || p.Detail != "" || p.Code != "")
 	}
-	p.Status, p.Title = res.StatusCode, http.StatusText(res.StatusCode)
-	p.Code = fmt.Sprintf("http_%d", res.StatusCode)
-	p.Detail = fmt.Sprintf("%s answered %s, and not as a Stella server does: check the address, and what lies between here and there", c.base, res.Status)
+	if !known {
+		p = &api.Problem{
+			Title: http.StatusText(res.StatusCode), Code: fmt.Sprintf("http_%d", res.StatusCode),
+			Detail: fmt.Sprintf("%s answered %s, and not as a Stella server does: check the address, and what lies between here and there", c.base, res.Status),
+		}
+	}
+	p.Status, p.RetryAfter = res.StatusCode, retryAfter(res.Header.Get("Retry-After"), time.Now())
 	return p
 }

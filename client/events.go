@@ -67,14 +67,16 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[api.Event,
 				yield(api.Event{}, ctx.Err())
 				return
 			}
-			if failures++; err != nil && (!passing(err) || failures == followAttempts) {
+			failures++
+			wait, worth := delay(ctx, err, backoff(failures, followWait))
+			if err != nil && (!passing(err) || !worth || failures == followAttempts) {
 				yield(api.Event{}, err)
 				return
 			}
 			if f.Lost != nil {
 				f.Lost(err)
 			}
-			if err := pause(ctx, backoff(failures, followWait)); err != nil {
+			if err := pause(ctx, wait); err != nil {
 				yield(api.Event{}, err)
 				return
 			}

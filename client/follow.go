@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,8 +78,8 @@ func (f *follower) run(ctx context.Context) error {
 			}
 			return err
 		}
-		if err := pause(ctx, backoff(failures, followWait)); err != nil {
-			return err
+		if !await(ctx, err, backoff(failures, followWait)) {
+			return cmp.Or(ctx.Err(), err)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (c *Client) PushArtifact(ctx context.Context, req api.ArtifactRequest, cont
 		if !resumable(err) {
 			return nil, err
 		}
-		if failures++; failures > pushPatience || pause(ctx, backoff(failures, 5*time.Second)) != nil {
+		if failures++; failures > pushPatience || !await(ctx, err, backoff(failures, 5*time.Second)) {
 			return nil, err
 		}
 		if up, err = c.BeginArtifact(ctx, req); err == nil && up.Received > before {
@@ -170,7 +170,7 @@ func (c *Client) PullArtifact(ctx context.Context, digest string, size int64, ds
 		if errors.As(err, &write) || !passing(err) {
 			return err
 		}
-		if failures++; failures > pushPatience || pause(ctx, backoff(failures, 5*time.Second)) != nil {
+		if failures++; failures > pushPatience || !await(ctx, err, backoff(failures, 5*time.Second)) {
 			return err
 		}
 	}

@@ -45,6 +45,6 @@ TLS 1.3 port. Every flag can also be set in the environment or in a file.`,
 		},
 	}
 	config.Flags(cmd.Flags(), &cfg)
-	cmd.AddCommand(rotateMasterKeyCommand())
+	cmd.AddCommand(rotateMasterKeyCommand(), restoreCheckCommand())
 	return cmd
 }

@@ -28,6 +28,8 @@ type Principal struct {
 	Name     string // of the token, as in "initial admin"
 	Role     api.Role
 	TokenID  string
+
+	hash string // of the token
 }
 
 // Actor is how the audit log names the principal.
@@ -106,7 +108,28 @@ func (s *Service) Authenticate(ctx context.Context, text string) (*Principal, er
 		// keep anybody out.
 		_ = s.store.TouchAPIToken(ctx, t.ID, now)
 	}
-	return &Principal{TenantID: t.TenantID, Name: t.Name, Role: t.Role, TokenID: t.ID}, nil
+	return &Principal{TenantID: t.TenantID, Name: t.Name, Role: t.Role, TokenID: t.ID, hash: t.Hash}, nil
+}
+
+// Standing looks again at the token that a principal has shown, for what goes on
+// for longer than a request: an error of kind Unauthenticated says why it is good no
+// more.
+func (s *Service) Standing(ctx context.Context, p *Principal) error {
+	t, err := s.store.APITokenByHash(ctx, p.hash)
+	if err != nil {
+		return err
+	}
+	state := "gone"
+	if t != nil {
+		state = t.State(s.now())
+	}
+	switch state {
+	case "usable":
+		return nil
+	case "expired":
+		return fault.New(fault.Unauthenticated, "unauthenticated", "the API token %q has expired: log in again with `stella login`", p.Name)
+	}
+	return fault.New(fault.Unauthenticated, "unauthenticated", "the API token %q was revoked: log in again with `stella login`", p.Name)
 }
 
 // Create makes a token and returns it with its text, which is not kept. A

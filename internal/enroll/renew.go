@@ -148,6 +148,40 @@ func (s *Service) Adopt(ctx context.Context, a *fleet.Agent, fingerprint string,
 	return err
 }
 
+// AdoptUnknown takes a certificate of this authority's that the database has
+// never seen: the agent got it after the backup was made that the database was put
+// back from, and has nothing else to show. It is taken only when it is younger than
+// all that are known of the agent: an older one was replaced by those. One that was
+// ended is never taken, nor one of an agent that is revoked; the error is a fault
+// of kind Forbidden then. Of an agent that there is not, nothing is done.
+func (s *Service) AdoptUnknown(ctx context.Context, c Caller, cert *Issued) error {
+	// A read first: who was deleted may ask again and again.
+	a, err := s.byID(ctx, c.TenantID, c.AgentID)
+	if err != nil || a == nil {
+		return err
+	}
+	if err := notRevoked(a); err != nil {
+		return err
+	}
+	now := s.now()
+	r := &Renewal{Agent: a, Cert: *cert, At: now}
+	adopted, err := s.store.AdoptUnknown(ctx, r, now.Add(min(overlap, cert.NotAfter.Sub(cert.NotBefore)/10)))
+	if err != nil {
+		return err
+	}
+	if !adopted {
+		return fault.New(fault.Forbidden, "certificate_revoked", "the client certificate was replaced by a newer one of agent %s, or ended", a.ID)
+	}
+	s.audit.Audit(ctx, access.Event{
+		TenantID: a.TenantID, Actor: "agent:" + a.ID, Action: "agent.adopt", Object: a.ID, Remote: c.Remote, Outcome: "ok",
+		Detail: "certificate " + cert.Serial + " of " + cert.NotBefore.UTC().Format(time.RFC3339) + ", which the database did not know",
+	})
+	s.log.WarnContext(ctx, "an agent's certificate was adopted that the database did not know: was an older database put back?",
+		"agent", a.ID, "name", a.Name, "serial", cert.Serial, "issued", cert.NotBefore, "until", cert.NotAfter)
+	s.notify.AgentChanged(a.TenantID, a.ID)
+	return nil
+}
+
 // Recovers reports whether a certificate that ended at a time may still be
 // used to get a new one.
 func (s *Service) Recovers(ended time.Time) bool {

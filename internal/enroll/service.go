@@ -108,6 +108,11 @@ type Store interface {
 	// were issued before it end at the given time. It reports whether it did;
 	// of many that try, one does.
 	Adopt(ctx context.Context, fingerprint string, endOthers time.Time) (bool, error)
+	// AdoptUnknown records a certificate that the store does not know as its
+	// agent's current one, as Adopt does. It reports false, and does nothing,
+	// unless the agent is there and not revoked, the certificate is younger than
+	// all that are known of it, and it is not one that was ended.
+	AdoptUnknown(ctx context.Context, r *Renewal, endOthers time.Time) (bool, error)
 	// Agent returns the agent with that id, or else with that name.
 	Agent(ctx context.Context, tenant, idOrName string) (*fleet.Agent, error)
 }
@@ -146,6 +151,9 @@ func (s *Service) CreateToken(ctx context.Context, tenant, by string, req api.Re
 	}
 	if req.AgentID != "" {
 		if err := fleet.ValidateID(req.AgentID); err != nil {
+			return nil, "", err
+		}
+		if _, err := s.idOf(ctx, tenant, req.AgentID); err != nil {
 			return nil, "", err
 		}
 	}
@@ -273,6 +281,14 @@ func (s *Service) registerByToken(ctx context.Context, c Caller, tok *Token, req
 	if err != nil {
 		return nil, false, err
 	}
+	bound := *tok
+	if bound.AgentID, err = s.idOf(ctx, tok.TenantID, tok.AgentID); err != nil {
+		return nil, false, err
+	}
+	if req.ID, err = s.idOf(ctx, tok.TenantID, req.ID); err != nil {
+		return nil, false, err
+	}
+	tok = &bound
 	used := tok.Uses >= tok.MaxUses
 	if used || tok.MaxUses > 1 {
 		if again, err := s.again(ctx, tok, csr); again != nil || err != nil {
@@ -328,7 +344,7 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 	a.Bound = fleet.Bound{Group: tok.Group, Platform: tok.Platform, Labels: tok.Labels}
 	e := &Enrolment{TokenID: tok.ID, Agent: a, At: now}
 	if a.ID == "" {
-		a.ID = uuid.Must(uuid.NewV7()).String()
+		a.ID = newID(tok.TenantID)
 	} else if old, err := s.byID(ctx, tok.TenantID, a.ID); err != nil {
 		return nil, err
 	} else if old != nil {
@@ -349,6 +365,9 @@ func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req ap
 func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequest) (*Registration, error) {
 	csr, err := s.check(&req)
 	if err != nil {
+		return nil, err
+	}
+	if req.ID, err = s.idOf(ctx, c.TenantID, req.ID); err != nil {
 		return nil, err
 	}
 	if req.ID != "" && req.ID != c.AgentID {

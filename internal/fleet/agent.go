@@ -160,9 +160,23 @@ var (
 	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{0,254}$`)
 )
 
+// Reserved are the words that the API's paths have where an agent's id or name
+// stands in others: no agent can be called by one.
+func Reserved() []string { return []string{"commands", "groups", "register", "token"} }
+
+func notReserved(location, word string) error {
+	if slices.Contains(Reserved(), word) {
+		return fault.InvalidField(location, "%q cannot be an agent's id or name: it is a word of the API's own paths, as are all of %s; choose another", word, strings.Join(Reserved(), ", "))
+	}
+	return nil
+}
+
 // ValidateID checks an agent's own persistent id.
 func ValidateID(id string) error {
-	if !idPattern.MatchString(id) || id == "register" || id == "token" {
+	if err := notReserved("body.id", id); err != nil {
+		return err
+	}
+	if !idPattern.MatchString(id) {
 		return fault.InvalidField("body.id", "%q is no usable id: give 1 to 128 letters, digits, dots, underscores or hyphens, beginning with a letter or digit", clip(id))
 	}
 	return nil
@@ -170,6 +184,9 @@ func ValidateID(id string) error {
 
 // ValidateName checks an agent's name.
 func ValidateName(name string) error {
+	if err := notReserved("body.name", name); err != nil {
+		return err
+	}
 	if !namePattern.MatchString(name) {
 		return fault.InvalidField("body.name", "%q is no usable name: give 1 to 255 letters, digits, spaces or . _ @ : / -, beginning with a letter or digit", clip(name))
 	}

@@ -152,6 +152,15 @@ func (a *Authority) VerifyAgent(cs tls.ConnectionState) error {
 	return nil
 }
 
+// Issued is what is known of an agent's certificate from itself alone. Under which
+// trust it was issued, nobody knows.
+func Issued(cert *x509.Certificate) *enroll.Issued {
+	return &enroll.Issued{
+		Fingerprint: Fingerprint(cert.Raw), Serial: cert.SerialNumber.Text(16), PublicKeyHash: KeyHash(cert),
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+	}
+}
+
 // Fingerprint is the SHA-256 of a certificate's DER, in hex.
 func Fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)

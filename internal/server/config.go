@@ -160,6 +160,9 @@ func (c *Config) strangers() limit.Options {
 func (c *Config) handshakeTimeout() time.Duration { return cmp.Or(c.HandshakeTimeout, 10*time.Second) }
 func (c *Config) bodyTimeout() time.Duration      { return cmp.Or(c.BodyTimeout, 30*time.Second) }
 
+// revokedFile is the record of what was revoked.
+func (c *Config) revokedFile() string { return filepath.Join(c.Data, "revoked.jsonl") }
+
 func (c *Config) masterKeyFile() string {
 	if c.MasterKeyFile != "" {
 		return c.MasterKeyFile

@@ -2,12 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"time"
 
 	"stella-ops.org/stella/internal/seal"
@@ -32,27 +29,11 @@ type MasterKeyRotation struct {
 // be killed at any moment and run again.
 func (m *MasterKeyRotation) Run(ctx context.Context) error {
 	cfg := &m.Config
-	if cfg.Data == "" {
-		return errors.New("configuration: data: say in which folder the server keeps its data")
-	}
-	if cfg.Database == "" {
-		path := filepath.Join(cfg.Data, "stella.db")
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("there is no installation in %s: say where its data is with --data, or where its database is with --database: %w", cfg.Data, err)
-		}
-	}
-	st, err := openStore(ctx, cfg)
-	if err != nil {
-		return fmt.Errorf("open the database: %w", err)
-	}
-	defer func() { _ = st.Close() }() // everything committed is durable already
-	names, err := st.KeyNames(ctx)
+	st, err := openInstallation(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
-		return errors.New("the database holds no keys yet: start the server once, or say which database it uses with --data or --database")
-	}
+	defer func() { _ = st.Close() }() // everything committed is durable already
 	keyring, err := seal.OpenKeyring(ctx, st, cfg.masterKeyFile(), m.Log)
 	if err != nil {
 		return err

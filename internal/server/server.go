@@ -35,6 +35,7 @@ import (
 	"stella-ops.org/stella/internal/server/limit"
 	"stella-ops.org/stella/internal/server/link"
 	"stella-ops.org/stella/internal/server/rest"
+	"stella-ops.org/stella/internal/server/revoked"
 	"stella-ops.org/stella/internal/store"
 	"stella-ops.org/stella/internal/store/postgres"
 	"stella-ops.org/stella/internal/store/sqlite"
@@ -95,6 +96,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	audit := access.NewLog(st, auditKey, access.LogOptions{Retention: cfg.AuditRetention}, now, log)
+	// Before anybody is let in: the database may be an older one, put back.
+	record, recorded, err := revoked.Open(cfg.revokedFile(), now().Add(-certificates.Recovery))
+	if err != nil {
+		return err
+	}
+	guard := revoked.NewGuard(record, st, audit, certificates.Recovery, now, log)
+	if err := guard.Start(ctx, recorded); err != nil {
+		return err
+	}
 	accounts := access.NewService(st, now)
 	if err := s.firstStart(ctx, accounts, ca); err != nil {
 		return err
@@ -119,10 +130,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 	registry := metrics.New(nil)
 	meter := newMeter(registry)
-	audit := access.NewLog(st, auditKey, access.LogOptions{Retention: cfg.AuditRetention}, now, log)
-	agents := fleet.NewService(st, &agentNews{Notifier: wake, meter: meter}, now)
+	agents := fleet.NewService(guard.Agents(st), &agentNews{Notifier: wake, meter: meter}, now)
 	monitor := fleet.NewMonitor(st, cfg.thresholds(), now, log, func(t fleet.Transition) { wake.Publish(t.TenantID, t.Event()) })
-	enrolment := enroll.NewService(st, ca, certificates, audit, wake, meter, now, log)
+	enrolment := enroll.NewService(guard.Enrolments(st), ca, certificates, audit, wake, meter, now, log)
 	targets := target.NewService(st, agents, now)
 	secrets := secret.NewService(st, keyring, targets.UsersOfSecret, now)
 	news := &taskNews{Bus: wake}
@@ -148,7 +158,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, st.Revoked).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, guard.Ended).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(), Metrics: registry.Handler(log), RenewalRefused: meter.renewalRefused,
 	})
@@ -184,6 +194,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return metrics.Serve(ctx, scraped, registry.Handler(log), log)
 		}},
 		daemon.Task{Name: "links", Run: hub.Run},
+		daemon.Task{Name: "changes of agents", Run: fleet.NewWatch(st, log, hub, guard).Run},
 		daemon.Task{Name: "liveness", Run: monitor.Run},
 		daemon.Task{Name: "tasks", Run: tasks.Run},
 		daemon.Task{Name: "rollouts", Run: rollouts.Run},

@@ -37,6 +37,9 @@ func (s *Store) UpdateAgent(ctx context.Context, tenant, id string, labels *map[
 		if err := agentExists(ctx, q, tenant, id); err != nil {
 			return err
 		}
+		if err := noteChange(ctx, q, tenant, id); err != nil {
+			return err
+		}
 		if labels != nil {
 			if _, err := q.SetAgentLabels(ctx, db.SetAgentLabelsParams{
 				TenantID: tenant, ID: id, Labels: column.Labels{V: *labels}, UpdatedAt: column.At(at),
@@ -75,9 +78,11 @@ func (s *Store) SetLifecycle(ctx context.Context, tenant, id string, from []api.
 		}
 		moved = true
 		if to == api.LifecycleRevoked {
-			return q.RevokeCertificates(ctx, db.RevokeCertificatesParams{AgentID: id, At: column.At(at)})
+			if err := q.RevokeCertificates(ctx, db.RevokeCertificatesParams{AgentID: id, At: column.At(at)}); err != nil {
+				return err
+			}
 		}
-		return nil
+		return noteChange(ctx, q, tenant, id)
 	})
 	return moved && err == nil, err
 }
@@ -93,14 +98,14 @@ func (s *Store) DeleteAgent(ctx context.Context, tenant, id string) error {
 		if err := q.KeepRevokedSerials(ctx, db.KeepRevokedSerialsParams{AgentID: id, At: at}); err != nil {
 			return err
 		}
-		if err := q.PruneRevokedSerials(ctx, at); err != nil {
-			return err
-		}
 		n, err := q.DeleteAgent(ctx, db.DeleteAgentParams{TenantID: tenant, ID: id})
 		if err == nil && n == 0 {
 			return agentNotFound(id)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return noteChange(ctx, q, tenant, id)
 	})
 }
 
@@ -111,6 +116,41 @@ func (s *Store) Credential(ctx context.Context, fingerprint string) (*fleet.Cred
 		return nil, s.explain(ctx, "read certificate", err)
 	}
 	return &fleet.Credential{Agent: agentOf(&row.Agent), EndsAt: row.CertificateRevokedAt.Time, Pending: row.CertificatePending, Trust: row.CertificateTrust}, nil
+}
+
+// AgentChanges implements fleet.ChangeStore. A position that is not of this
+// database, because an older one was put back, is the beginning.
+func (s *Store) AgentChanges(ctx context.Context, since int64) ([]fleet.Change, int64, error) {
+	for {
+		rows, err := s.read().AgentChanges(ctx, since)
+		if err != nil {
+			return nil, 0, s.explain(ctx, "read the changes of agents", err)
+		}
+		next := int64(0)
+		changes := make([]fleet.Change, 0, len(rows)-1)
+		for _, r := range rows {
+			if r.Seq == 0 {
+				next = r.Horizon
+				continue
+			}
+			changes = append(changes, fleet.Change{Seq: r.Seq, TenantID: r.TenantID, AgentID: r.AgentID})
+		}
+		if since <= next {
+			return changes, next, nil
+		}
+		since = 0
+	}
+}
+
+// ForgetAgentChanges implements fleet.ChangeStore.
+func (s *Store) ForgetAgentChanges(ctx context.Context) error {
+	return s.write(ctx, "forget old changes of agents", func(q *db.Queries) error { return q.ForgetAgentChanges(ctx) })
+}
+
+// noteChange has every server look at an agent again, when the transaction is
+// committed.
+func noteChange(ctx context.Context, q *db.Queries, tenant, id string) error {
+	return q.NoteAgentChange(ctx, db.NoteAgentChangeParams{TenantID: tenant, AgentID: id})
 }
 
 func agentExists(ctx context.Context, q *db.Queries, tenant, id string) error {

@@ -154,6 +154,9 @@ func resume(ctx context.Context, q *db.Queries, e *enroll.Enrolment) error {
 			return err
 		}
 	}
+	if err := noteChange(ctx, q, a.TenantID, a.ID); err != nil {
+		return err
+	}
 	return q.PruneCertificates(ctx, db.PruneCertificatesParams{AgentID: a.ID, EndedBefore: column.At(e.ForgetBefore)})
 }
 

@@ -224,3 +224,16 @@ func taskOf(r *db.TaskDetail) *task.Task {
 		StartedAt: r.StartedAt.Time, FinishedAt: r.FinishedAt.Time, Result: r.Result.V,
 	}
 }
+
+// Assigned implements task.Store.
+func (s *Store) Assigned(ctx context.Context) ([]task.Held, error) {
+	rows, err := s.read().Assigned(ctx)
+	if err != nil {
+		return nil, s.explain(ctx, "read assigned tasks", err)
+	}
+	held := make([]task.Held, len(rows))
+	for i, r := range rows {
+		held[i] = task.Held{TenantID: r.TenantID, AgentID: r.AgentID, Ref: task.Ref{ID: r.ID, Attempt: r.Attempt}}
+	}
+	return held, nil
+}

@@ -8,6 +8,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/target"
 )
@@ -180,6 +181,21 @@ func (s *Service) Pending(ctx context.Context, a *fleet.Agent, running []Ref) (a
 		}
 	}
 	return again, cancel, s.Renew(ctx, a.ID, renew)
+}
+
+// Again returns an attempt that an agent was given and has not begun, for it to
+// be handed out again; nil when that is not so, or not any more.
+func (s *Service) Again(ctx context.Context, a *fleet.Agent, ref Ref) (*api.AgentTask, error) {
+	t, err := s.store.Task(ctx, a.TenantID, ref.ID)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if t.AgentID != a.ID || t.Attempt != ref.Attempt || t.State != api.TaskAssigned || t.CancelRequested || !active(a) {
+		return nil, nil
+	}
+	return s.assign(ctx, a, t)
 }
 
 // outdated reports whether an agent holds an older attempt at a task than the

@@ -41,6 +41,9 @@ type Store interface {
 	ClaimTask(ctx context.Context, c Claim) (*Task, error)
 	// HeldBy returns the tasks that are assigned to an agent or running there.
 	HeldBy(ctx context.Context, agentID string) ([]*Task, error)
+	// Assigned returns what all agents were given and have not begun, but for
+	// what is to be cancelled.
+	Assigned(ctx context.Context) ([]Held, error)
 	// StartTask moves an assigned attempt to running; false if it is not so.
 	StartTask(ctx context.Context, agentID string, ref Ref, at time.Time) (bool, error)
 	// RenewLeases prolongs the leases of attempts that the agent holds.

@@ -150,3 +150,9 @@ func (s *Service) AppendLog(ctx context.Context, a *fleet.Agent, ref Ref, firstS
 func (s *Service) WaitingFor(ctx context.Context) ([]Waiting, error) {
 	return s.store.WaitingFor(ctx, s.now())
 }
+
+// Assigned returns what agents were given and have not begun, so that a server
+// can look whether it went out over the links that it holds.
+func (s *Service) Assigned(ctx context.Context) ([]Held, error) {
+	return s.store.Assigned(ctx)
+}

@@ -149,6 +149,13 @@ type Finish struct {
 	Deployment *Deployment
 }
 
+// Held says that an agent was given an attempt.
+type Held struct {
+	TenantID string
+	AgentID  string
+	Ref      Ref
+}
+
 // Waiting says that a tenant has queued tasks for an agent; AgentID is empty
 // for targets that several agents may serve.
 type Waiting struct {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	"stella-ops.org/stella/api"
 	stellav1 "stella-ops.org/stella/api/stella/v1"
 	"stella-ops.org/stella/api/stella/v1/stellav1connect"
+	"stella-ops.org/stella/client"
 	"stella-ops.org/stella/internal/testkit"
 )
 
@@ -445,4 +447,76 @@ func TestAgentIsOnlyItself(t *testing.T) {
 	if status, _ := call(t, asA, http.MethodGet, cp.URL+"/api/v1/agents", nil, nil); status != http.StatusUnauthorized {
 		t.Errorf("an agent's certificate reads what people read: %d", status)
 	}
+}
+
+// A tenant that asks for an id learns nothing of whether another tenant has it: it
+// gets an agent of its own.
+func TestIDsAreOfTheirTenant(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	theirs, err := client.New(client.Options{URL: cp.URL, Token: withOtherTenant(t, cp, database(t, cp)), CACert: cp.CA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(theirs.Close)
+	token := func(of *client.Client, id string) string {
+		t.Helper()
+		tok, err := of.CreateRegistrationToken(t.Context(), api.RegistrationTokenRequest{AgentID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok.Token
+	}
+	anybody := func(of *client.Client) string { return token(of, "") }
+	ours := registered(t, cp, anybody(cp.Client), api.RegisterRequest{ID: "host-7", Name: "ours"})
+	if ours.id != "host-7" {
+		t.Errorf("the first tenant's agent is called %s", ours.id)
+	}
+	their := registered(t, cp, anybody(theirs), api.RegisterRequest{ID: "host-7", Name: "theirs"})
+	free := registered(t, cp, anybody(theirs), api.RegisterRequest{ID: "host-8", Name: "free"})
+	none := registered(t, cp, anybody(theirs), api.RegisterRequest{Name: "none"})
+	form := regexp.MustCompile(`^t-[0-9a-f]{32}$`)
+	for _, h := range []*handmade{their, free, none} {
+		if status, body := h.beat(t, httpClient(tlsConfig(cp, h.cert))); status != http.StatusOK || !form.MatchString(h.id) {
+			t.Errorf("%s: %d %s", h.id, status, body)
+		}
+	}
+	// Within the tenant the id is taken, and is taken up again by who may.
+	status, body := register(t, cp, anybody(theirs), api.RegisterRequest{ID: "host-7", Name: "thief", CSR: csr(t, newKey(t))})
+	if status != http.StatusConflict || problem(t, body).Code != "identity_exists" {
+		t.Errorf("%d %s", status, body)
+	}
+	for _, id := range []string{"host-7", their.id} {
+		if again := registered(t, cp, token(theirs, id), api.RegisterRequest{ID: "host-7", Name: "theirs"}); again.id != their.id {
+			t.Errorf("it is called %s now, and was %s", again.id, their.id)
+		}
+	}
+	// Nor can the first tenant ask for what the others have: the answer is the same
+	// for an id that nobody has.
+	for _, id := range []string{their.id, none.id, "t-" + strings.Repeat("0", 32)} {
+		status, body := register(t, cp, anybody(cp.Client), api.RegisterRequest{ID: id, Name: "ours-too", CSR: csr(t, newKey(t))})
+		if p := problem(t, body); status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(p.Errors), "has the form of ids that the server makes") {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+}
+
+func TestReservedNames(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	for _, word := range []string{"commands", "groups", "register", "token"} {
+		for _, req := range []api.RegisterRequest{{Name: word}, {Name: "x", ID: word}} {
+			req.CSR = csr(t, newKey(t))
+			status, body := register(t, cp, cp.Token(), req)
+			if p := problem(t, body); status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(p.Errors), "word of the API's own paths") {
+				t.Errorf("%d %s", status, body)
+			}
+		}
+		for _, req := range []api.RegistrationTokenRequest{{Name: word}, {AgentID: word}} {
+			if _, err := cp.Client.CreateRegistrationToken(t.Context(), req); err == nil {
+				t.Errorf("a token for an agent called %s was made", word)
+			}
+		}
+	}
+	registered(t, cp, cp.Token(), api.RegisterRequest{Name: "Commands", ID: "groups-1"}) // is another word
 }

@@ -2,7 +2,9 @@ package testkit_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -160,4 +162,93 @@ func TestNewsThatNobodyCanHave(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wantEnd()
+}
+
+// Who has lost their token hears no more, within seconds and although nobody tells
+// the servers of it, and is told why; others go on.
+func TestStreamsEndWithTheToken(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	h := newHandmade(t, cp, "web", "docker")
+	if _, err := cp.Client.CreateTarget(t.Context(), api.TargetRequest{Name: "box", Kind: "docker", Agent: h.id}); err != nil {
+		t.Fatal(err)
+	}
+	k, err := cp.Client.SubmitTask(t.Context(), api.TaskRequest{Type: api.TaskInspect, Target: "box"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bystander := follow(t, cp, nil)
+	for name, end := range map[string]struct {
+		ttl  int
+		how  func(id string) error
+		says string
+	}{
+		"revoked": {0, func(id string) error { return cp.Client.RevokeAPIToken(t.Context(), id) }, `"revoked" was revoked`},
+		"expired": {4, func(string) error { return nil }, `"expired" has expired`},
+	} {
+		tok, err := cp.Client.CreateAPIToken(t.Context(), api.APITokenRequest{Name: name, Role: api.RoleViewer, TTLSeconds: end.ttl})
+		if err != nil {
+			t.Fatal(err)
+		}
+		auth := map[string]string{"Authorization": "Bearer " + tok.Token}
+		events := listen(t, httpClient(tlsConfig(cp)), cp.URL+"/api/v1/events", auth)
+		logs := followLog(t, cp, k.ID, tok.Token)
+		if err := end.how(tok.ID); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if tok.ExpiresAt != nil {
+			began = *tok.ExpiresAt
+		}
+		last := ""
+		for ended := false; !ended; {
+			select {
+			case last = <-events.alive:
+			case err := <-events.ended:
+				ended = errors.Is(err, io.EOF)
+			case <-events.events:
+			case <-time.After(linkPatience):
+				t.Fatalf("%s: the stream stands", name)
+			}
+		}
+		for len(events.alive) > 0 {
+			last = <-events.alive
+		}
+		if took := time.Since(began); took > 5*time.Second || !strings.Contains(last, end.says) {
+			t.Errorf("%s: after %s, and the last word was %q", name, took, last)
+		}
+		select {
+		case body := <-logs:
+			if took := time.Since(began); took > 5*time.Second || !strings.Contains(body, strings.ReplaceAll(end.says, `"`, `\"`)) {
+				t.Errorf("%s: the log ended after %s with %s", name, took, body)
+			}
+		case <-time.After(linkPatience):
+			t.Fatalf("%s: the log is followed still", name)
+		}
+	}
+	newHandmade(t, cp, "another")
+	for e := bystander.next(); e.kind != api.EventAgentRegistered; e = bystander.next() {
+		continue
+	}
+}
+
+// followLog follows a task's log, and gives all of it when it has ended.
+func followLog(t *testing.T, cp *testkit.ControlPlane, task, token string) <-chan string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, cp.URL+"/api/v1/tasks/"+task+"/logs?follow=true", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := httpClient(tlsConfig(cp)).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = res.Body.Close() })
+	whole := make(chan string, 1)
+	go func() {
+		body, err := io.ReadAll(res.Body)
+		whole <- fmt.Sprintf("%s %v", body, err)
+	}()
+	return whole
 }

@@ -1,29 +1,11 @@
 package link
 
 import (
-	"context"
 	"sync/atomic"
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/fault"
-	"stella-ops.org/stella/internal/fleet"
 )
-
-// standing looks at an agent that is connected again. An error, a fault, says
-// why it may not be any more. While the store is away it may, and the agent is
-// nil; the next change or request looks again.
-func (h *Hub) standing(ctx context.Context, tenant string, p *proof) (*fleet.Agent, error) {
-	a, err := h.agents.Get(ctx, tenant, p.agentID)
-	if fault.KindOf(err) == fault.NotFound || err == nil && a.ID != p.agentID {
-		return nil, fault.New(fault.Forbidden, "agent_deleted", "agent %s was deleted", p.agentID)
-	} else if err != nil {
-		return nil, nil //nolint:nilerr // as above
-	}
-	if a.Lifecycle == api.LifecycleRevoked {
-		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", a.Name)
-	}
-	return a, h.look(ctx, p)
-}
 
 // end ends a stream of events whose agent may not be connected any more.
 func (h *Hub) end(s *stream, why error) {

@@ -74,11 +74,13 @@ func (s *session) helloAgain(hello *stellav1.Hello) error {
 	if c := hello.GetCapabilities(); len(c) > 0 {
 		s.setAgent(a, c)
 	}
+	s.claiming.Lock()
+	defer s.claiming.Unlock()
 	return s.resume(hello.GetHeld())
 }
 
 // resume makes the store and the agent agree on what the agent holds, and sends
-// what waits for it.
+// what waits for it. The caller holds claiming.
 func (s *session) resume(held []*stellav1.TaskRef) error {
 	if err := s.resumeTasks(refs(held)); err != nil {
 		return err
@@ -89,6 +91,7 @@ func (s *session) resume(held []*stellav1.TaskRef) error {
 
 func (s *session) resumeTasks(held []task.Ref) error {
 	a, _, _ := s.current()
+	s.give(held...)
 	resume := s.hub.tasks.Resume
 	if s.partial {
 		resume = s.hub.tasks.Pending
@@ -130,7 +133,7 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 	trust, spread := s.hub.outdatedTrust(s.proof.trust)
 	ack.Trust, ack.TrustSpreadMs = trust, spread.Milliseconds()
 	window := s.hub.ReconnectWindow().Milliseconds() // not under the session's lock
-	if b.GetNotAccepting() != "" {
+	if b.GetNotAccepting() != "" || s.partial {
 		s.claiming.Lock() // what is being claimed goes out before the acknowledgement
 		defer s.claiming.Unlock()
 	}
@@ -163,7 +166,7 @@ func (s *session) heartbeat(b *stellav1.Heartbeat) error {
 }
 
 // hold prolongs what the agent works on. To a simple client the tasks that it
-// has not taken come again, as with polling.
+// has not taken come again, as with polling; then the caller holds claiming.
 func (s *session) hold(running []task.Ref) error {
 	if s.partial {
 		return s.resumeTasks(running)
@@ -183,6 +186,11 @@ func (s *session) result(a *fleet.Agent, r *stellav1.TaskResult) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	if id, attempt := r.GetRef().GetTaskId(), r.GetRef().GetAttempt(); attempt == 0 || s.given[id] <= attempt {
+		delete(s.given, id)
+	}
+	s.mu.Unlock()
 	s.reply(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_ResultAck{ResultAck: &stellav1.ResultAck{Ref: r.GetRef(), Accepted: accepted, Reason: reason}}})
 	return nil
 }

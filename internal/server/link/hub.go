@@ -212,6 +212,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		h.settled.look(h.checkLinks())
 		h.lookForTasks(ctx)
+		h.lookForUnsent(ctx)
 		h.lookForCommands(ctx)
 	}
 }
@@ -359,30 +360,6 @@ func (h *Hub) cancel(agentID string, ref task.Ref, reason string) {
 	if s != nil {
 		s.push(cancelFrame(ref, reason))
 	}
-}
-
-// agentChanged looks at an agent again, outside the bus's goroutine.
-func (h *Hub) agentChanged(tenant, agentID string) {
-	h.mu.Lock()
-	s, stream := h.sessions[agentID], h.streams[agentID]
-	h.mu.Unlock()
-	if s == nil && stream == nil {
-		return
-	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if s != nil {
-			if err := s.refresh(ctx); err != nil {
-				s.close(err)
-			}
-		}
-		if stream != nil {
-			if _, err := h.standing(ctx, tenant, stream.proof); err != nil {
-				h.end(stream, err)
-			}
-		}
-	}()
 }
 
 // add makes a session the agent's one; an older one ends. A hub that is

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +22,7 @@ import (
 	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/pki"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
 	"stella-ops.org/stella/internal/store"
@@ -41,6 +41,24 @@ type bench struct {
 	signer *seal.Signer
 	tgts   *target.Service
 	ahead  atomic.Int64 // of the clock, in nanoseconds
+	// beforeClaim, when set, holds up claims that have begun.
+	beforeClaim atomic.Pointer[func()]
+}
+
+// heldUp is the store, in which a claim takes as long as a test likes.
+type heldUp struct {
+	*store.Store
+	b *bench
+}
+
+// ClaimTask implements task.Store. A write that has begun is not stopped by the
+// end of the link that it is for.
+func (h heldUp) ClaimTask(ctx context.Context, c task.Claim) (*task.Task, error) {
+	if wait := h.b.beforeClaim.Load(); wait != nil {
+		(*wait)()
+		ctx = context.WithoutCancel(ctx)
+	}
+	return h.Store.ClaimTask(ctx, c)
 }
 
 func newBench(t testing.TB) *bench {
@@ -59,7 +77,7 @@ func newBench(t testing.TB) *bench {
 	log := slog.New(slog.DiscardHandler)
 	agents := fleet.NewService(b.store, b, now)
 	monitor := fleet.NewMonitor(b.store, fleet.DefaultThresholds, now, log, func(fleet.Transition) {})
-	tasks := task.NewService(b.store, b, box, secret.NewService(b.store, box, nil, now), tokens, b.signer, b, task.Options{}, now, log)
+	tasks := task.NewService(heldUp{b.store, b}, b, box, secret.NewService(b.store, box, nil, now), tokens, b.signer, b, task.Options{}, now, log)
 	b.tgts = target.NewService(b.store, agents, now)
 	b.Hub = NewHub(agents, monitor, tasks, command.NewService(b.store, b, b, b.signer, command.Options{}, now, log), b, Options{HeartbeatInterval: 30 * time.Second, ServerName: "test"}, now, log)
 	return b
@@ -123,15 +141,17 @@ func (b *bench) agent(name string) *fleet.Agent {
 	now := time.Now().UTC()
 	a := &fleet.Agent{
 		ID: "id-" + name, TenantID: "default", Name: name, Lifecycle: api.LifecycleActive, Liveness: api.Live, Capabilities: []string{"docker"},
-		PublicKeyHash: name, CertificateFingerprint: strings.Repeat("ab", 32), LastHeartbeat: now, CreatedAt: now, UpdatedAt: now,
+		PublicKeyHash: name, CertificateFingerprint: fingerprint(name), LastHeartbeat: now, CreatedAt: now, UpdatedAt: now,
 	}
 	b.must(b.store.Enrol(b.t.Context(), &enroll.Enrolment{Agent: a, At: now, Cert: enroll.Issued{
-		Fingerprint: "cert-" + name, Serial: "1", NotBefore: now, NotAfter: now.Add(time.Hour),
+		Fingerprint: fingerprint(name), Serial: "1", NotBefore: now, NotAfter: now.Add(time.Hour),
 	}}))
 	_, err := b.tgts.Create(b.t.Context(), "default", api.TargetRequest{Name: "target-of-" + name, Kind: "docker", Agent: a.ID})
 	b.must(err)
 	return a
 }
+
+func fingerprint(name string) string { return pki.Fingerprint([]byte(name)) }
 
 // submit queues a look at an agent's target.
 func (b *bench) submit(a *fleet.Agent) *task.Task {
@@ -258,7 +278,11 @@ func (w *wire) next() *stellav1.ConnectResponse {
 // task takes a task that the server sends.
 func (w *wire) task() (*api.AgentTask, *stellav1.TaskRef) {
 	w.t.Helper()
-	f := w.next()
+	return w.taskIn(w.next())
+}
+
+func (w *wire) taskIn(f *stellav1.ConnectResponse) (*api.AgentTask, *stellav1.TaskRef) {
+	w.t.Helper()
 	var k api.AgentTask
 	if err := json.Unmarshal(f.GetTask().GetTaskJson(), &k); err != nil {
 		w.t.Fatalf("%v is no task: %v", f, err)

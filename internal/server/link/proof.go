@@ -26,21 +26,25 @@ func proofOf(a *fleet.Agent) *proof {
 	return &proof{agentID: a.ID, fingerprint: a.CertificateFingerprint, notAfter: a.CertificateNotAfter, trust: a.Trust}
 }
 
-// look asks the store about a certificate again: an error when it was ended, as
-// it is when the host has registered again. One that ends soon goes on until
-// then, so that what is under way comes to its end.
-func (h *Hub) look(ctx context.Context, p *proof) error {
+// look asks the store about a certificate again, and returns its agent, or why it
+// is not welcome any more: it is revoked or gone, or the certificate was ended, as
+// it is when the host has registered again. One that ends soon goes on until then,
+// so that what is under way comes to its end. An error says that the store could
+// not be asked.
+func (h *Hub) look(ctx context.Context, p *proof) (a *fleet.Agent, unwelcome, err error) {
 	known, err := h.agents.Credential(ctx, p.fingerprint)
-	if err != nil {
-		return nil //nolint:nilerr // the store is away; the next change or request looks again
-	}
-	if known == nil {
-		return fault.New(fault.Forbidden, "agent_deleted", "agent %s was deleted", p.agentID)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case known == nil:
+		return nil, fault.New(fault.Forbidden, "agent_deleted", "agent %s was deleted", p.agentID), nil
+	case known.Agent.Lifecycle == api.LifecycleRevoked:
+		return nil, fault.New(fault.Forbidden, "agent_revoked", "agent %s is revoked", known.Agent.Name), nil
 	}
 	p.mu.Lock()
 	p.endsAt = known.EndsAt
 	p.mu.Unlock()
-	return p.outlived(h.now())
+	return known.Agent, p.outlived(h.now()), nil
 }
 
 // outlived says why what was opened with the certificate must end now, if it

@@ -15,6 +15,7 @@ import (
 	"stella-ops.org/stella/internal/command"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
+	"stella-ops.org/stella/internal/task"
 )
 
 // session is one agent's link while it lasts.
@@ -40,8 +41,9 @@ type session struct {
 	// nanoseconds; 0 when none is.
 	sending atomic.Int64
 
-	// claiming is held while a task is claimed, so that an agent that says it
-	// takes none gets none once that is acknowledged.
+	// claiming is held while a task is claimed or handed out again, so that an
+	// agent that says it takes none gets none once that is acknowledged, and that
+	// none goes out twice. It comes before all other locks.
 	claiming sync.Mutex
 
 	holding sync.Mutex
@@ -52,11 +54,12 @@ type session struct {
 	agent        *fleet.Agent // replaced, never altered
 	maxTasks     int
 	notAccepting string
-	commands     bool     // the agent takes commands here
-	partial      bool     // the agent does not name all that it holds
-	pushed       []string // the last commands that went this way
-	acks         int      // answers to commands that wait for the store
-	window       int64    // the reconnect window as the agent knows it
+	commands     bool             // the agent takes commands here
+	partial      bool             // the agent does not name all that it holds
+	pushed       []string         // the last commands that went this way
+	given        map[string]int64 // the attempts that went out here or were named, by task, until they end
+	acks         int              // answers to commands that wait for the store
+	window       int64            // the reconnect window as the agent knows it
 
 	queue       []outgoing // to be written
 	writing     bool       // somebody writes
@@ -116,11 +119,13 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *gr
 	s := &session{
 		hub: h, conn: conn, id: newID(), tenant: agent.TenantID, agentID: agent.ID, window: h.ReconnectWindow().Milliseconds(),
 		maxTasks: int(hello.GetMaxConcurrentTasks()), commands: hello.GetCommands(), partial: hello.GetPartial(),
-		notAccepting: hello.GetNotAccepting(), proof: proofOf(agent), vouched: hello.vouched, caller: hello.caller,
+		notAccepting: hello.GetNotAccepting(), proof: proofOf(agent), vouched: hello.vouched, caller: hello.caller, given: map[string]int64{},
 	}
-	// Nothing is claimed before it is known what the agent holds: it would go
-	// out twice.
+	// Nothing is claimed or handed out again before it is known what the agent
+	// holds: it would go out twice.
 	s.dispatching = true
+	s.claiming.Lock()
+	defer s.claiming.Unlock()
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.setAgent(agent, hello.GetCapabilities())
 	if err := h.add(s); err != nil {
@@ -140,7 +145,13 @@ func (h *Hub) open(ctx context.Context, agent *fleet.Agent, conn Conn, hello *gr
 		TenantID: s.tenant, AgentID: s.agentID, At: h.now(), Status: agent.ReportedStatus, NotAccepting: hello.GetNotAccepting(),
 		Transport: conn.Transport(), Capabilities: hello.GetCapabilities(), Signed: hello.number, Instance: hello.caller.Instance,
 	})
-	if err := s.resume(hello.GetHeld()); err != nil {
+	// What happened to it between its handshake and now, nobody has told this
+	// link, which was not there yet.
+	err := s.refresh(ctx)
+	if err == nil && s.ctx.Err() == nil {
+		err = s.resume(hello.GetHeld())
+	}
+	if err != nil {
 		s.close(err)
 	}
 	s.mu.Lock()
@@ -329,8 +340,8 @@ func (s *session) dispatch() {
 		for s.ctx.Err() == nil {
 			more, err := s.claim()
 			if err != nil && s.ctx.Err() == nil {
-				// A task that was claimed and not sent comes again when the
-				// agent resumes; the hub's timer wakes this session again.
+				// The hub's timer wakes this session again, and finds a task
+				// that was claimed and not sent.
 				s.hub.log.ErrorContext(s.ctx, "no task was claimed", "agent", s.agentID, "error", err)
 			}
 			if !more || err != nil {
@@ -354,13 +365,31 @@ func (s *session) claim() (more bool, err error) {
 	return true, s.pushTask(t)
 }
 
+// pushTask sends an attempt. The caller holds claiming.
 func (s *session) pushTask(t *api.AgentTask) error {
 	data, signature, err := s.hub.tasks.Signed(t)
 	if err != nil {
 		return err
 	}
+	s.give(task.Ref{ID: t.ID, Attempt: t.Attempt})
 	s.push(&stellav1.ConnectResponse{Frame: &stellav1.ConnectResponse_Task{Task: &stellav1.Task{TaskJson: data, Signature: signature}}})
 	return nil
+}
+
+// give notes attempts that went out over this link, or that the agent has named.
+func (s *session) give(refs ...task.Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range refs {
+		s.given[r.ID] = max(s.given[r.ID], r.Attempt)
+	}
+}
+
+// has reports whether an attempt, or a later one, was noted.
+func (s *session) has(r task.Ref) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.given[r.ID] >= r.Attempt
 }
 
 // current returns the agent as this session knows it.
@@ -399,14 +428,19 @@ func (s *session) setAgent(a *fleet.Agent, capabilities []string) {
 	s.agent = &cp
 }
 
-// refresh reads the agent anew; a revoked or deleted one is an error.
+// refresh reads the agent anew, and ends the session of one that is not welcome
+// any more. An error says that the store could not be asked.
 func (s *session) refresh(ctx context.Context) error {
-	a, err := s.hub.standing(ctx, s.tenant, s.proof)
-	if err != nil || a == nil {
-		return err
+	a, unwelcome, err := s.hub.look(ctx, s.proof)
+	if err == nil && unwelcome == nil {
+		unwelcome = s.mayStay(a)
 	}
-	if err := s.mayStay(a); err != nil {
+	switch {
+	case err != nil:
 		return err
+	case unwelcome != nil:
+		s.close(unwelcome)
+		return nil
 	}
 	s.setAgent(a, nil)
 	s.wakeUp()

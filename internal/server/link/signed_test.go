@@ -275,7 +275,6 @@ func TestLinkOfAnAgentThatTurnsToSigning(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	a, signing := b.agent("a"), b.agent("b")
-	a.CertificateFingerprint, signing.CertificateFingerprint = "cert-a", "cert-b"
 	w := b.connect(a)
 	stays, key := b.vouching(signing).connect(1, 1)
 	for _, agent := range []*fleet.Agent{a, signing} {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ const maxStreamQueue = 64
 
 // OpenStream opens an agent's stream of events. The caller reads it until it is
 // done, and ends it with leave; slow says that its reader took nothing in time.
-func (h *Hub) OpenStream(a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error) {
+func (h *Hub) OpenStream(ctx context.Context, a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error) {
 	s := &stream{Stream: live.NewStream(maxStreamQueue), tenant: a.TenantID, agentID: a.ID, id: newID(), opened: h.now(), proof: proofOf(a)}
 	h.mu.Lock()
 	if h.closed {
@@ -42,6 +43,15 @@ func (h *Hub) OpenStream(a *fleet.Agent) (events *live.Stream, leave func(slow b
 	}
 	h.streams[a.ID] = s
 	h.mu.Unlock()
+	// What happened to it between its handshake and now, nobody has told it.
+	_, unwelcome, err := h.look(ctx, s.proof)
+	if unwelcome != nil {
+		err = unwelcome
+	}
+	if err != nil {
+		h.leave(s, false)
+		return nil, nil, err
+	}
 	h.others.Opened(StreamKind, a.ID, s.id)
 	return s.Stream, func(slow bool) { h.leave(s, slow) }, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/command"
+	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/server/live"
 )
@@ -20,7 +21,7 @@ func (b *bench) command(s *command.Service, to *fleet.Agent) *command.Command {
 
 func (b *bench) stream(a *fleet.Agent) (events *live.Stream, leave func(slow bool)) {
 	b.t.Helper()
-	events, leave, err := b.OpenStream(a)
+	events, leave, err := b.OpenStream(b.t.Context(), a)
 	b.must(err)
 	b.t.Cleanup(func() { leave(false) })
 	return events, leave
@@ -128,3 +129,26 @@ type mute struct{}
 
 // CommandSent implements command.Waker.
 func (mute) CommandSent(string, string) {}
+
+// Who is revoked behind the handshake and before the first word is not let in,
+// although nobody could tell that link, or stream, which was not there yet.
+func TestUnwelcomeSinceTheHandshake(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := b.agent("a")
+	w := newWire(t)
+	b.serve(a, w)
+	_, err := b.agents.Revoke(t.Context(), "default", a.ID)
+	b.must(err)
+	w.up <- hello()
+	w.wantEnd(fault.Forbidden, "agent_revoked")
+	if b.Connected(a.ID) {
+		t.Error("it counts as connected")
+	}
+	if _, _, err := b.OpenStream(t.Context(), a); fault.CodeOf(err) != "agent_revoked" {
+		t.Errorf("its stream: %v", err)
+	}
+	if b.Streaming(a.ID) {
+		t.Error("it counts as streaming")
+	}
+}

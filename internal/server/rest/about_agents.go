@@ -26,7 +26,7 @@ func aboutAgents() map[string]about {
 			tag: "agents",
 			text: "Deletes an agent and ends its identity: its connections are cut within a second, and its certificate is worth nothing from then on. " +
 				"Targets that it reached stay, and can be given another agent. Repeated, it answers 404.",
-			answers: "The agent is deleted.", answer: deleted, refuses: []string{"404 agent_not_found"},
+			answers: "The agent is deleted.", answer: deleted, refuses: []string{"404 agent_not_found", "503 revocation_not_recorded"},
 		},
 		"agent.activate": {
 			tag: "agents", text: "Lets an inactive agent have tasks again. Idempotent. It does not wait for the agent.",
@@ -43,7 +43,7 @@ func aboutAgents() map[string]about {
 			tag: "agents",
 			text: "Ends an agent's identity for good: it is refused everywhere, and its connections are cut within a second. Its record stays; " +
 				"to let the host register again, delete it. Idempotent.",
-			answers: "The agent as it is now.", answer: exampleAgentIn(api.LifecycleRevoked), refuses: []string{"404 agent_not_found"},
+			answers: "The agent as it is now.", answer: exampleAgentIn(api.LifecycleRevoked), refuses: []string{"404 agent_not_found", "503 revocation_not_recorded"},
 		},
 	}
 }

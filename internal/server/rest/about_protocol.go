@@ -13,6 +13,7 @@ func aboutProtocol() map[string]about {
 			tag: "agent-protocol",
 			text: "Gives an agent its identity: a client certificate for the key of the certificate request. The agent shows either a registration token, " +
 				"or the client certificate that it has, to renew it. What the token binds, the request cannot override.\n\n" +
+				"An `id` that the agent brings is its own in the first tenant; in others the agent is called by a hash of it, so that nobody learns which ids another tenant has. Go by the answer's `agentId`.\n\n" +
 				"Safe to repeat: the same token with the same key gives the same answer. A token that is no good is refused in one way, whatever is wrong with it.",
 			request: exampleRegisterRequest(), answers: "The identity.", answer: exampleRegisterResponse(),
 			refuses: []string{

@@ -51,7 +51,8 @@ func aboutServer() map[string]about {
 		"event.list": {
 			tag: "events",
 			text: "Streams what happens as server-sent events: agents that come, go and fall silent, tasks and commands that move on. `event` is the kind, `data` is an Event as JSON, `id` grows. " +
-				"A comment comes every 15 seconds. A reader that is too slow is cut off; it may connect again, and reads what it missed from the lists.",
+				"A comment comes every 15 seconds. A reader that is too slow is cut off; it may connect again, and reads what it missed from the lists. " +
+				"It ends, with a comment that says why, within seconds after the API token is revoked or has expired.",
 			refuses: []string{"404 agent_not_found"},
 		},
 		"whoami": {

@@ -69,7 +69,8 @@ func aboutWork() map[string]about {
 		"task.logs": {
 			tag: "tasks",
 			text: "Reads a task's log as far as it is. With `follow=true` the entries come as a stream of JSON lines, as they are written, until the task is over; " +
-				"an empty line is a sign of life. A follower that lost its connection goes on with `after`, the number of entries that it has seen.",
+				"an empty line is a sign of life. A follower that lost its connection goes on with `after`, the number of entries that it has seen. " +
+				"Within seconds after the API token is revoked or has expired the stream ends, with an entry that says so.",
 			answers: "The log.", answer: api.TaskLogs{Entries: exampleLogEntries()}, refuses: []string{"404 task_not_found"},
 		},
 	}

@@ -173,7 +173,7 @@ func (s *Server) attempt(ctx context.Context, taskID string, said int64) (task.R
 func (s *Server) register(ctx context.Context, in *registration) (api.RegisterResponse, error) {
 	caller := s.registrationCaller(in.Token, in.remote)
 	if in.cs != nil && len(in.cs.PeerCertificates) > 0 {
-		a, err := s.Identify(ctx, in.cs)
+		a, err := s.Identify(ctx, in.cs, in.remote)
 		if err == nil {
 			caller.TenantID, caller.AgentID = a.TenantID, a.ID
 			err = s.Links.Sole(ctx, a, fleet.Caller{Instance: in.Body.Instance, Place: fleet.Address(in.remote)})

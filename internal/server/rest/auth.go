@@ -13,6 +13,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
+	"stella-ops.org/stella/internal/enroll"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 	"stella-ops.org/stella/internal/pki"
@@ -174,13 +175,13 @@ func (s *Server) person(ctx huma.Context, role api.Role) (*access.Principal, err
 // Identify returns the agent whose client certificate a connection shows. It
 // asks the store each time, so that a revoked or deleted agent is out at its
 // next request, on a resumed TLS session too.
-func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState) (*fleet.Agent, error) {
-	return s.identify(ctx, cs, false)
+func (s *Server) Identify(ctx context.Context, cs *tls.ConnectionState, remote string) (*fleet.Agent, error) {
+	return s.identify(ctx, cs, remote, false)
 }
 
 // identify lets a certificate pass that has ended, and may be used to recover
 // with, where the caller says so; the handshake has only seen that it is ours.
-func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, recovering bool) (*fleet.Agent, error) {
+func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, remote string, recovering bool) (*fleet.Agent, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
 		return nil, fault.New(fault.Unauthenticated, "certificate_missing",
 			"this needs the client certificate that registration gave to the agent")
@@ -195,6 +196,9 @@ func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, recoveri
 	}
 	fingerprint := pki.Fingerprint(cert.Raw)
 	known, err := s.Fleet.Credential(ctx, fingerprint)
+	if err == nil && known == nil {
+		known, err = s.unknown(ctx, cert, enroll.Caller{TenantID: tenant, AgentID: id, Remote: remote})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -219,6 +223,20 @@ func (s *Server) identify(ctx context.Context, cs *tls.ConnectionState, recoveri
 	// The certificate in use is the one that tokens are bound to.
 	a.CertificateFingerprint, a.CertificateNotAfter, a.Trust = fingerprint, cert.NotAfter, known.Trust
 	return a, nil
+}
+
+// unknown is for a certificate of ours that the database does not know: nil, as
+// its agent was deleted, or what is known of it from now on, when it is of a time
+// that the database has forgotten.
+func (s *Server) unknown(ctx context.Context, cert *x509.Certificate, c enroll.Caller) (*fleet.Credential, error) {
+	issued := pki.Issued(cert)
+	refusal := s.Enroll.AdoptUnknown(ctx, c, issued)
+	// Perhaps another request was faster.
+	known, err := s.Fleet.Credential(ctx, issued.Fingerprint)
+	if known == nil && refusal != nil {
+		return nil, refusal
+	}
+	return known, err
 }
 
 func certificateEnded(cert *x509.Certificate, now time.Time, recovering bool) error {

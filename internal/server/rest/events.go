@@ -14,6 +14,7 @@ import (
 
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/event"
+	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/server/live"
 )
 
@@ -49,7 +50,7 @@ func (s *Server) events() {
 	command := exampleAgentCommand()
 	s.sse(&op, schemaOf[api.AgentCommand](s.huma.OpenAPI()), sseText(exampleEvent().ID, command.Type, raw(command)))
 	huma.Register(s.huma, op, func(ctx context.Context, _ *agentQuery) (*huma.StreamResponse, error) {
-		stream, leave, err := s.Links.OpenStream(agent(ctx))
+		stream, leave, err := s.Links.OpenStream(ctx, agent(ctx))
 		if err != nil {
 			return nil, s.fail(ctx, op.OperationID, err)
 		}
@@ -118,11 +119,27 @@ func (s *Server) agentEvents(hc huma.Context, stream *live.Stream) error {
 	return err
 }
 
+// tokenEvery is how often a stream looks whether the token is good still that it
+// was opened with.
+const tokenEvery = 2 * time.Second
+
+// tokenEnded says why a stream of somebody's must end, because their API token is
+// not good any more; nil when it is, and while the store does not say.
+func (s *Server) tokenEnded(ctx context.Context) *fault.Error {
+	err := s.access.Standing(ctx, principal(ctx))
+	if fault.KindOf(err) != fault.Unauthenticated {
+		return nil
+	}
+	return fault.As(err)
+}
+
 func (s *Server) peopleEvents(hc huma.Context, l Listener) {
 	_, w := humago.Unwrap(hc)
 	out, err := live.New(w)
 	tick := time.NewTicker(live.KeepAlive)
 	defer tick.Stop()
+	token := time.NewTicker(tokenEvery)
+	defer token.Stop()
 	for err == nil {
 		select {
 		case <-hc.Context().Done():
@@ -138,6 +155,11 @@ func (s *Server) peopleEvents(hc huma.Context, l Listener) {
 			var data []byte
 			if data, err = json.Marshal(&numbered); err == nil {
 				err = out.Event(numbered.ID, e.Kind, data)
+			}
+		case <-token.C:
+			if why := s.tokenEnded(hc.Context()); why != nil {
+				_ = out.Comment(why.Message) // the reader is gone otherwise
+				return
 			}
 		case <-tick.C:
 			err = out.Comment("still here")

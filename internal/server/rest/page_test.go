@@ -53,7 +53,7 @@ func (apart) Connected(string) bool                                    { return 
 func (apart) Streaming(string) bool { return false }
 
 // OpenStream implements Links.
-func (apart) OpenStream(*fleet.Agent) (*live.Stream, func(bool), error) {
+func (apart) OpenStream(context.Context, *fleet.Agent) (*live.Stream, func(bool), error) {
 	return live.NewStream(1), func(bool) {}, nil
 }
 

@@ -85,6 +85,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"503 master_key_outdated":      "the master key was rotated on another server and was not copied to this one",
 	"503 not_ready":                "the server cannot do its work now; its log tells why",
 	"503 overloaded":               "more waits for the database than the server can hold; try again shortly",
+	"503 revocation_not_recorded":  "it is done, but not written down beside the database yet, so that a backup put back now would undo it; the server tries again by itself",
 	"503 server_stopping":          "the server is about to stop; try again shortly",
 	"503 shutting_down":            "the server is about to stop; try again shortly",
 	"503 store_unavailable":        "the database does not answer; try again shortly",

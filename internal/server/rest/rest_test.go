@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/fault"
+	"stella-ops.org/stella/internal/fleet"
 )
 
 // tokens is a store that knows one API token, goodToken.
@@ -329,5 +331,41 @@ func TestLabelQuery(t *testing.T) {
 		if _, err := labels([]string{bad}); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// What stands in a path where in another an agent's id or name does, no agent may
+// be called by; nothing else that people name has such neighbours.
+func TestWordsOfPathsAreNoNames(t *testing.T) {
+	t.Parallel()
+	words, named := map[string]map[string]bool{}, map[string]bool{} // by what stands before
+	for path := range newServer(nil).huma.OpenAPI().Paths {
+		before := ""
+		for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+			if strings.HasPrefix(segment, "{") {
+				named[before] = true
+			} else if words[before] == nil {
+				words[before] = map[string]bool{segment: true}
+			} else {
+				words[before][segment] = true
+			}
+			before += "/" + segment
+		}
+	}
+	// Their ids are the server's own, and they have no names.
+	delete(named, "/api/v1/tasks")
+	delete(named, "/api/v1/rollouts")
+	for before := range named {
+		got := slices.Sorted(maps.Keys(words[before]))
+		var want []string
+		if before == "/api/v1/agents" {
+			want = fleet.Reserved()
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("below %s the words %q are paths of their own, and %q are refused as names", before, got, want)
+		}
+	}
+	if !named["/api/v1/agents"] {
+		t.Error("agents have no paths")
 	}
 }

@@ -42,7 +42,7 @@ type Links interface {
 	// Streaming reports whether an agent holds a stream of events here.
 	Streaming(agentID string) bool
 	// OpenStream opens an agent's stream of events, which leave ends.
-	OpenStream(a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error)
+	OpenStream(ctx context.Context, a *fleet.Agent) (events *live.Stream, leave func(slow bool), err error)
 	// ReconnectWindow is over how long agents that poll spread when they have
 	// lost the server.
 	ReconnectWindow() time.Duration

@@ -43,7 +43,7 @@ func (s *Server) refused(remote string, refusal error) error {
 // known is Identify for the doors of agents: who is not let in is counted. With
 // recovering, a certificate that has ended may be good enough.
 func (s *Server) known(ctx context.Context, cs *tls.ConnectionState, remote string, recovering bool) (*fleet.Agent, error) {
-	a, err := s.identify(ctx, cs, recovering)
+	a, err := s.identify(ctx, cs, remote, recovering)
 	switch {
 	case err == nil:
 		return a, nil
@@ -60,7 +60,7 @@ func (s *Server) registrant(ctx huma.Context) error {
 	var err error
 	if token := ctx.Header(api.HeaderRegistrationToken); token != "" {
 		err = s.refused(ctx.RemoteAddr(), s.Enroll.Admit(ctx.Context(), s.registrationCaller(token, ctx.RemoteAddr())))
-	} else if _, err = s.Identify(ctx.Context(), ctx.TLS()); fault.CodeOf(err) == "certificate_missing" {
+	} else if _, err = s.Identify(ctx.Context(), ctx.TLS(), ctx.RemoteAddr()); fault.CodeOf(err) == "certificate_missing" {
 		err = s.anonymous(ctx.RemoteAddr(), fault.New(fault.Unauthenticated, "token_missing",
 			"registration needs the header %s, or the client certificate of an agent that is registered", api.HeaderRegistrationToken))
 	} else if err != nil {
@@ -90,7 +90,7 @@ func (s *Server) stranger(r *http.Request) error {
 		if _, err := s.access.Authenticate(r.Context(), token); err == nil {
 			return nil
 		}
-	} else if _, err := s.Identify(r.Context(), r.TLS); err == nil {
+	} else if _, err := s.Identify(r.Context(), r.TLS, r.RemoteAddr); err == nil {
 		return nil
 	}
 	return over

@@ -169,7 +169,8 @@ func (s *Server) wholeLog(hc huma.Context, t *task.Task, skip int64) {
 
 // followLog streams entries as they come, and ends when the task is over and
 // its log is out. A wake-up may be lost, so it also looks every two seconds;
-// an empty line then keeps the connection open and tells when it is not.
+// an empty line then keeps the connection open and tells when it is not. When the
+// reader's token is good no more, the last line says so.
 func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 	ctx := hc.Context()
 	changed, stop := s.Followers.Follow(t.ID)
@@ -186,7 +187,7 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 		return
 	}
 	enc := json.NewEncoder(w)
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(tokenEvery)
 	defer tick.Stop()
 	for pos := int64(0); ; {
 		// The state is read before the log: an entry that came in between
@@ -231,6 +232,10 @@ func (s *Server) followLog(hc huma.Context, t *task.Task, skip int64) {
 		case <-changed:
 		case <-tick.C:
 			if hurry() != nil {
+				return
+			}
+			if why := s.tokenEnded(ctx); why != nil {
+				_ = enc.Encode(api.LogEntry{At: s.now(), Stream: "system", Text: why.Message}) // the reader is gone otherwise
 				return
 			}
 			if _, err := w.Write([]byte("\n")); err != nil {

@@ -153,3 +153,20 @@ SELECT value ->> 'tenant', value ->> 'seq', value ->> 'at',
   value ->> 'actor', value ->> 'action', value ->> 'object', value ->> 'remote', value ->> 'outcome', value ->> 'detail',
   unhex(value ->> 'previous'), unhex(value ->> 'hash')
 FROM json_each($1);
+
+-- name: EndedCertificatesOf :many
+SELECT c.serial, c.revoked_at, c.not_after, c.tenant_id, c.agent_id, CASE a.lifecycle WHEN 'revoked' THEN 'revoked' ELSE 'replaced' END AS why
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.revoked_at IS NOT NULL AND c.agent_id IN (SELECT value FROM json_each($1))
+UNION ALL
+SELECT r.serial, r.revoked_at, r.not_after, r.tenant_id, r.agent_id, r.why FROM revoked_serials r
+WHERE r.agent_id IN (SELECT value FROM json_each($1));
+
+-- name: AgentChanges :many
+SELECT COALESCE((SELECT q.seq + 1 FROM sqlite_sequence q WHERE q.name = 'agent_changes'), 1) AS horizon, 0 AS seq, '' AS tenant_id, '' AS agent_id
+UNION ALL
+SELECT 0, c.seq, c.tenant_id, c.agent_id FROM agent_changes c WHERE c.seq >= $1
+ORDER BY seq;
+
+-- name: ForgetAgentChanges :exec
+DELETE FROM agent_changes WHERE at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - 3600000000;

@@ -2890,6 +2890,9 @@ type N503NotReady = Problem
 // N503OverloadedShuttingDownStoreUnavailable Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N503OverloadedShuttingDownStoreUnavailable = Problem
 
+// N503RevocationNotRecordedStoreUnavailable Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N503RevocationNotRecordedStoreUnavailable = Problem
+
 // N503ServerStoppingStoreUnavailable Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N503ServerStoppingStoreUnavailable = Problem
 
@@ -12913,7 +12916,7 @@ type AgentDeleteAnswer struct {
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503RevocationNotRecordedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -13254,7 +13257,7 @@ type AgentRevokeAnswer struct {
 	ApplicationproblemJSON422 *N422Invalid
 	ApplicationproblemJSON429 *N429RateLimited
 	ApplicationproblemJSON500 *N500Internal
-	ApplicationproblemJSON503 *N503StoreUnavailable
+	ApplicationproblemJSON503 *N503RevocationNotRecordedStoreUnavailable
 }
 
 // Status returns HTTPResponse.Status
@@ -16626,7 +16629,7 @@ func ParseAgentDeleteAnswer(rsp *http.Response) (*AgentDeleteAnswer, error) {
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503RevocationNotRecordedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17605,7 +17608,7 @@ func ParseAgentRevokeAnswer(rsp *http.Response) (*AgentRevokeAnswer, error) {
 		response.ApplicationproblemJSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest N503StoreUnavailable
+		var dest N503RevocationNotRecordedStoreUnavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -65,6 +65,51 @@ func (q *Queries) Agent(ctx context.Context, arg AgentParams) (*Agent, error) {
 	return &i, err
 }
 
+const agentChanges = `-- name: AgentChanges :many
+SELECT CAST(pg_snapshot_xmin(pg_current_snapshot())::text AS BIGINT) AS horizon, CAST(0 AS BIGINT) AS seq, CAST('' AS TEXT) AS tenant_id, CAST('' AS TEXT) AS agent_id
+UNION ALL
+SELECT 0 AS horizon, c.seq, c.tenant_id, c.agent_id FROM agent_changes c WHERE c.tx >= $1
+ORDER BY seq
+`
+
+type AgentChangesRow struct {
+	Horizon  int64
+	Seq      int64
+	TenantID string
+	AgentID  string
+}
+
+// What was committed since somebody got the horizon that since is, and perhaps
+// some from before it. There is always a row: the one of number 0 has only the
+// horizon.
+func (q *Queries) AgentChanges(ctx context.Context, since int64) ([]*AgentChangesRow, error) {
+	rows, err := q.query(ctx, q.agentChangesStmt, agentChanges, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*AgentChangesRow
+	for rows.Next() {
+		var i AgentChangesRow
+		if err := rows.Scan(
+			&i.Horizon,
+			&i.Seq,
+			&i.TenantID,
+			&i.AgentID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const agentExists = `-- name: AgentExists :one
 SELECT count(*) FROM agents WHERE tenant_id = $1 AND id = $2
 `
@@ -171,6 +216,29 @@ func (q *Queries) DeleteAgent(ctx context.Context, arg DeleteAgentParams) (int64
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const forgetAgentChanges = `-- name: ForgetAgentChanges :exec
+DELETE FROM agent_changes WHERE at < now() - INTERVAL '1 hour'
+`
+
+func (q *Queries) ForgetAgentChanges(ctx context.Context) error {
+	_, err := q.exec(ctx, q.forgetAgentChangesStmt, forgetAgentChanges)
+	return err
+}
+
+const noteAgentChange = `-- name: NoteAgentChange :exec
+INSERT INTO agent_changes (tenant_id, agent_id) VALUES ($1, $2)
+`
+
+type NoteAgentChangeParams struct {
+	TenantID string
+	AgentID  string
+}
+
+func (q *Queries) NoteAgentChange(ctx context.Context, arg NoteAgentChangeParams) error {
+	_, err := q.exec(ctx, q.noteAgentChangeStmt, noteAgentChange, arg.TenantID, arg.AgentID)
+	return err
 }
 
 const setAgentCapabilities = `-- name: SetAgentCapabilities :execrows

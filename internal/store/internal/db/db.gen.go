@@ -39,6 +39,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.agentStmt, err = db.PrepareContext(ctx, agent); err != nil {
 		return nil, fmt.Errorf("error preparing query Agent: %w", err)
 	}
+	if q.agentChangesStmt, err = db.PrepareContext(ctx, agentChanges); err != nil {
+		return nil, fmt.Errorf("error preparing query AgentChanges: %w", err)
+	}
 	if q.agentExistsStmt, err = db.PrepareContext(ctx, agentExists); err != nil {
 		return nil, fmt.Errorf("error preparing query AgentExists: %w", err)
 	}
@@ -74,6 +77,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.artifactsStmt, err = db.PrepareContext(ctx, artifacts); err != nil {
 		return nil, fmt.Errorf("error preparing query Artifacts: %w", err)
+	}
+	if q.assignedStmt, err = db.PrepareContext(ctx, assigned); err != nil {
+		return nil, fmt.Errorf("error preparing query Assigned: %w", err)
 	}
 	if q.auditBoundsStmt, err = db.PrepareContext(ctx, auditBounds); err != nil {
 		return nil, fmt.Errorf("error preparing query AuditBounds: %w", err)
@@ -153,8 +159,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.deploymentsStmt, err = db.PrepareContext(ctx, deployments); err != nil {
 		return nil, fmt.Errorf("error preparing query Deployments: %w", err)
 	}
+	if q.endCertificateStmt, err = db.PrepareContext(ctx, endCertificate); err != nil {
+		return nil, fmt.Errorf("error preparing query EndCertificate: %w", err)
+	}
 	if q.endCertificatesBeforeStmt, err = db.PrepareContext(ctx, endCertificatesBefore); err != nil {
 		return nil, fmt.Errorf("error preparing query EndCertificatesBefore: %w", err)
+	}
+	if q.endedCertificatesStmt, err = db.PrepareContext(ctx, endedCertificates); err != nil {
+		return nil, fmt.Errorf("error preparing query EndedCertificates: %w", err)
+	}
+	if q.endedCertificatesOfStmt, err = db.PrepareContext(ctx, endedCertificatesOf); err != nil {
+		return nil, fmt.Errorf("error preparing query EndedCertificatesOf: %w", err)
 	}
 	if q.expireQueuedStmt, err = db.PrepareContext(ctx, expireQueued); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpireQueued: %w", err)
@@ -167,6 +182,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.finishTaskStmt, err = db.PrepareContext(ctx, finishTask); err != nil {
 		return nil, fmt.Errorf("error preparing query FinishTask: %w", err)
+	}
+	if q.forgetAgentChangesStmt, err = db.PrepareContext(ctx, forgetAgentChanges); err != nil {
+		return nil, fmt.Errorf("error preparing query ForgetAgentChanges: %w", err)
 	}
 	if q.forgetClonesStmt, err = db.PrepareContext(ctx, forgetClones); err != nil {
 		return nil, fmt.Errorf("error preparing query ForgetClones: %w", err)
@@ -221,6 +239,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.insertRecipientsStmt, err = db.PrepareContext(ctx, insertRecipients); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertRecipients: %w", err)
+	}
+	if q.insertRevokedSerialStmt, err = db.PrepareContext(ctx, insertRevokedSerial); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertRevokedSerial: %w", err)
 	}
 	if q.insertRolloutStmt, err = db.PrepareContext(ctx, insertRollout); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertRollout: %w", err)
@@ -293,6 +314,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.movingRolloutsStmt, err = db.PrepareContext(ctx, movingRollouts); err != nil {
 		return nil, fmt.Errorf("error preparing query MovingRollouts: %w", err)
+	}
+	if q.newestCertificateStmt, err = db.PrepareContext(ctx, newestCertificate); err != nil {
+		return nil, fmt.Errorf("error preparing query NewestCertificate: %w", err)
+	}
+	if q.noteAgentChangeStmt, err = db.PrepareContext(ctx, noteAgentChange); err != nil {
+		return nil, fmt.Errorf("error preparing query NoteAgentChange: %w", err)
 	}
 	if q.noteCloneStmt, err = db.PrepareContext(ctx, noteClone); err != nil {
 		return nil, fmt.Errorf("error preparing query NoteClone: %w", err)
@@ -378,9 +405,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.revokeTokenStmt, err = db.PrepareContext(ctx, revokeToken); err != nil {
 		return nil, fmt.Errorf("error preparing query RevokeToken: %w", err)
 	}
-	if q.revokedSerialsStmt, err = db.PrepareContext(ctx, revokedSerials); err != nil {
-		return nil, fmt.Errorf("error preparing query RevokedSerials: %w", err)
-	}
 	if q.rolloutStmt, err = db.PrepareContext(ctx, rollout); err != nil {
 		return nil, fmt.Errorf("error preparing query Rollout: %w", err)
 	}
@@ -395,6 +419,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.secretsStmt, err = db.PrepareContext(ctx, secrets); err != nil {
 		return nil, fmt.Errorf("error preparing query Secrets: %w", err)
+	}
+	if q.serialRevokedStmt, err = db.PrepareContext(ctx, serialRevoked); err != nil {
+		return nil, fmt.Errorf("error preparing query SerialRevoked: %w", err)
 	}
 	if q.setAgentCapabilitiesStmt, err = db.PrepareContext(ctx, setAgentCapabilities); err != nil {
 		return nil, fmt.Errorf("error preparing query SetAgentCapabilities: %w", err)
@@ -425,6 +452,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.stalledArtifactsStmt, err = db.PrepareContext(ctx, stalledArtifacts); err != nil {
 		return nil, fmt.Errorf("error preparing query StalledArtifacts: %w", err)
+	}
+	if q.standingCertificatesStmt, err = db.PrepareContext(ctx, standingCertificates); err != nil {
+		return nil, fmt.Errorf("error preparing query StandingCertificates: %w", err)
 	}
 	if q.startTaskStmt, err = db.PrepareContext(ctx, startTask); err != nil {
 		return nil, fmt.Errorf("error preparing query StartTask: %w", err)
@@ -537,6 +567,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing agentStmt: %w", cerr)
 		}
 	}
+	if q.agentChangesStmt != nil {
+		if cerr := q.agentChangesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing agentChangesStmt: %w", cerr)
+		}
+	}
 	if q.agentExistsStmt != nil {
 		if cerr := q.agentExistsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing agentExistsStmt: %w", cerr)
@@ -595,6 +630,11 @@ func (q *Queries) Close() error {
 	if q.artifactsStmt != nil {
 		if cerr := q.artifactsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing artifactsStmt: %w", cerr)
+		}
+	}
+	if q.assignedStmt != nil {
+		if cerr := q.assignedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing assignedStmt: %w", cerr)
 		}
 	}
 	if q.auditBoundsStmt != nil {
@@ -727,9 +767,24 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing deploymentsStmt: %w", cerr)
 		}
 	}
+	if q.endCertificateStmt != nil {
+		if cerr := q.endCertificateStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing endCertificateStmt: %w", cerr)
+		}
+	}
 	if q.endCertificatesBeforeStmt != nil {
 		if cerr := q.endCertificatesBeforeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing endCertificatesBeforeStmt: %w", cerr)
+		}
+	}
+	if q.endedCertificatesStmt != nil {
+		if cerr := q.endedCertificatesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing endedCertificatesStmt: %w", cerr)
+		}
+	}
+	if q.endedCertificatesOfStmt != nil {
+		if cerr := q.endedCertificatesOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing endedCertificatesOfStmt: %w", cerr)
 		}
 	}
 	if q.expireQueuedStmt != nil {
@@ -750,6 +805,11 @@ func (q *Queries) Close() error {
 	if q.finishTaskStmt != nil {
 		if cerr := q.finishTaskStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing finishTaskStmt: %w", cerr)
+		}
+	}
+	if q.forgetAgentChangesStmt != nil {
+		if cerr := q.forgetAgentChangesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing forgetAgentChangesStmt: %w", cerr)
 		}
 	}
 	if q.forgetClonesStmt != nil {
@@ -840,6 +900,11 @@ func (q *Queries) Close() error {
 	if q.insertRecipientsStmt != nil {
 		if cerr := q.insertRecipientsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertRecipientsStmt: %w", cerr)
+		}
+	}
+	if q.insertRevokedSerialStmt != nil {
+		if cerr := q.insertRevokedSerialStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertRevokedSerialStmt: %w", cerr)
 		}
 	}
 	if q.insertRolloutStmt != nil {
@@ -960,6 +1025,16 @@ func (q *Queries) Close() error {
 	if q.movingRolloutsStmt != nil {
 		if cerr := q.movingRolloutsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing movingRolloutsStmt: %w", cerr)
+		}
+	}
+	if q.newestCertificateStmt != nil {
+		if cerr := q.newestCertificateStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing newestCertificateStmt: %w", cerr)
+		}
+	}
+	if q.noteAgentChangeStmt != nil {
+		if cerr := q.noteAgentChangeStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing noteAgentChangeStmt: %w", cerr)
 		}
 	}
 	if q.noteCloneStmt != nil {
@@ -1102,11 +1177,6 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing revokeTokenStmt: %w", cerr)
 		}
 	}
-	if q.revokedSerialsStmt != nil {
-		if cerr := q.revokedSerialsStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing revokedSerialsStmt: %w", cerr)
-		}
-	}
 	if q.rolloutStmt != nil {
 		if cerr := q.rolloutStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing rolloutStmt: %w", cerr)
@@ -1130,6 +1200,11 @@ func (q *Queries) Close() error {
 	if q.secretsStmt != nil {
 		if cerr := q.secretsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsStmt: %w", cerr)
+		}
+	}
+	if q.serialRevokedStmt != nil {
+		if cerr := q.serialRevokedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing serialRevokedStmt: %w", cerr)
 		}
 	}
 	if q.setAgentCapabilitiesStmt != nil {
@@ -1180,6 +1255,11 @@ func (q *Queries) Close() error {
 	if q.stalledArtifactsStmt != nil {
 		if cerr := q.stalledArtifactsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing stalledArtifactsStmt: %w", cerr)
+		}
+	}
+	if q.standingCertificatesStmt != nil {
+		if cerr := q.standingCertificatesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing standingCertificatesStmt: %w", cerr)
 		}
 	}
 	if q.startTaskStmt != nil {
@@ -1361,6 +1441,7 @@ type Queries struct {
 	aPITokensStmt               *sql.Stmt
 	adoptCertificateStmt        *sql.Stmt
 	agentStmt                   *sql.Stmt
+	agentChangesStmt            *sql.Stmt
 	agentExistsStmt             *sql.Stmt
 	agentIDTakenStmt            *sql.Stmt
 	agentLifecycleStmt          *sql.Stmt
@@ -1373,6 +1454,7 @@ type Queries struct {
 	artifactNamedStmt           *sql.Stmt
 	artifactUsesStmt            *sql.Stmt
 	artifactsStmt               *sql.Stmt
+	assignedStmt                *sql.Stmt
 	auditBoundsStmt             *sql.Stmt
 	auditChainStmt              *sql.Stmt
 	auditChainsStmt             *sql.Stmt
@@ -1399,11 +1481,15 @@ type Queries struct {
 	deleteTargetStmt            *sql.Stmt
 	deliveriesStmt              *sql.Stmt
 	deploymentsStmt             *sql.Stmt
+	endCertificateStmt          *sql.Stmt
 	endCertificatesBeforeStmt   *sql.Stmt
+	endedCertificatesStmt       *sql.Stmt
+	endedCertificatesOfStmt     *sql.Stmt
 	expireQueuedStmt            *sql.Stmt
 	expireRecipientsStmt        *sql.Stmt
 	failLostStmt                *sql.Stmt
 	finishTaskStmt              *sql.Stmt
+	forgetAgentChangesStmt      *sql.Stmt
 	forgetClonesStmt            *sql.Stmt
 	forgetTrashStmt             *sql.Stmt
 	growArtifactStmt            *sql.Stmt
@@ -1422,6 +1508,7 @@ type Queries struct {
 	insertLogChunkStmt          *sql.Stmt
 	insertRecipientStmt         *sql.Stmt
 	insertRecipientsStmt        *sql.Stmt
+	insertRevokedSerialStmt     *sql.Stmt
 	insertRolloutStmt           *sql.Stmt
 	insertTargetStmt            *sql.Stmt
 	insertTaskStmt              *sql.Stmt
@@ -1446,6 +1533,8 @@ type Queries struct {
 	logTailStmt                 *sql.Stmt
 	moveRecipientsStmt          *sql.Stmt
 	movingRolloutsStmt          *sql.Stmt
+	newestCertificateStmt       *sql.Stmt
+	noteAgentChangeStmt         *sql.Stmt
 	noteCloneStmt               *sql.Stmt
 	outdatedDeploymentsStmt     *sql.Stmt
 	outdatedKeysStmt            *sql.Stmt
@@ -1474,12 +1563,12 @@ type Queries struct {
 	revokeAPITokenStmt          *sql.Stmt
 	revokeCertificatesStmt      *sql.Stmt
 	revokeTokenStmt             *sql.Stmt
-	revokedSerialsStmt          *sql.Stmt
 	rolloutStmt                 *sql.Stmt
 	rolloutByKeyStmt            *sql.Stmt
 	rolloutsStmt                *sql.Stmt
 	secretStmt                  *sql.Stmt
 	secretsStmt                 *sql.Stmt
+	serialRevokedStmt           *sql.Stmt
 	setAgentCapabilitiesStmt    *sql.Stmt
 	setAgentCertificateStmt     *sql.Stmt
 	setAgentLabelsStmt          *sql.Stmt
@@ -1490,6 +1579,7 @@ type Queries struct {
 	sharedTargetsStmt           *sql.Stmt
 	spendTokenStmt              *sql.Stmt
 	stalledArtifactsStmt        *sql.Stmt
+	standingCertificatesStmt    *sql.Stmt
 	startTaskStmt               *sql.Stmt
 	swapKeyStmt                 *sql.Stmt
 	sweepLivenessStmt           *sql.Stmt
@@ -1528,6 +1618,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		aPITokensStmt:               q.aPITokensStmt,
 		adoptCertificateStmt:        q.adoptCertificateStmt,
 		agentStmt:                   q.agentStmt,
+		agentChangesStmt:            q.agentChangesStmt,
 		agentExistsStmt:             q.agentExistsStmt,
 		agentIDTakenStmt:            q.agentIDTakenStmt,
 		agentLifecycleStmt:          q.agentLifecycleStmt,
@@ -1540,6 +1631,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		artifactNamedStmt:           q.artifactNamedStmt,
 		artifactUsesStmt:            q.artifactUsesStmt,
 		artifactsStmt:               q.artifactsStmt,
+		assignedStmt:                q.assignedStmt,
 		auditBoundsStmt:             q.auditBoundsStmt,
 		auditChainStmt:              q.auditChainStmt,
 		auditChainsStmt:             q.auditChainsStmt,
@@ -1566,11 +1658,15 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		deleteTargetStmt:            q.deleteTargetStmt,
 		deliveriesStmt:              q.deliveriesStmt,
 		deploymentsStmt:             q.deploymentsStmt,
+		endCertificateStmt:          q.endCertificateStmt,
 		endCertificatesBeforeStmt:   q.endCertificatesBeforeStmt,
+		endedCertificatesStmt:       q.endedCertificatesStmt,
+		endedCertificatesOfStmt:     q.endedCertificatesOfStmt,
 		expireQueuedStmt:            q.expireQueuedStmt,
 		expireRecipientsStmt:        q.expireRecipientsStmt,
 		failLostStmt:                q.failLostStmt,
 		finishTaskStmt:              q.finishTaskStmt,
+		forgetAgentChangesStmt:      q.forgetAgentChangesStmt,
 		forgetClonesStmt:            q.forgetClonesStmt,
 		forgetTrashStmt:             q.forgetTrashStmt,
 		growArtifactStmt:            q.growArtifactStmt,
@@ -1589,6 +1685,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		insertLogChunkStmt:          q.insertLogChunkStmt,
 		insertRecipientStmt:         q.insertRecipientStmt,
 		insertRecipientsStmt:        q.insertRecipientsStmt,
+		insertRevokedSerialStmt:     q.insertRevokedSerialStmt,
 		insertRolloutStmt:           q.insertRolloutStmt,
 		insertTargetStmt:            q.insertTargetStmt,
 		insertTaskStmt:              q.insertTaskStmt,
@@ -1613,6 +1710,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		logTailStmt:                 q.logTailStmt,
 		moveRecipientsStmt:          q.moveRecipientsStmt,
 		movingRolloutsStmt:          q.movingRolloutsStmt,
+		newestCertificateStmt:       q.newestCertificateStmt,
+		noteAgentChangeStmt:         q.noteAgentChangeStmt,
 		noteCloneStmt:               q.noteCloneStmt,
 		outdatedDeploymentsStmt:     q.outdatedDeploymentsStmt,
 		outdatedKeysStmt:            q.outdatedKeysStmt,
@@ -1641,12 +1740,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		revokeAPITokenStmt:          q.revokeAPITokenStmt,
 		revokeCertificatesStmt:      q.revokeCertificatesStmt,
 		revokeTokenStmt:             q.revokeTokenStmt,
-		revokedSerialsStmt:          q.revokedSerialsStmt,
 		rolloutStmt:                 q.rolloutStmt,
 		rolloutByKeyStmt:            q.rolloutByKeyStmt,
 		rolloutsStmt:                q.rolloutsStmt,
 		secretStmt:                  q.secretStmt,
 		secretsStmt:                 q.secretsStmt,
+		serialRevokedStmt:           q.serialRevokedStmt,
 		setAgentCapabilitiesStmt:    q.setAgentCapabilitiesStmt,
 		setAgentCertificateStmt:     q.setAgentCertificateStmt,
 		setAgentLabelsStmt:          q.setAgentLabelsStmt,
@@ -1657,6 +1756,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		sharedTargetsStmt:           q.sharedTargetsStmt,
 		spendTokenStmt:              q.spendTokenStmt,
 		stalledArtifactsStmt:        q.stalledArtifactsStmt,
+		standingCertificatesStmt:    q.standingCertificatesStmt,
 		startTaskStmt:               q.startTaskStmt,
 		swapKeyStmt:                 q.swapKeyStmt,
 		sweepLivenessStmt:           q.sweepLivenessStmt,

@@ -241,6 +241,24 @@ func (q *Queries) CountTrust(ctx context.Context) ([]*CountTrustRow, error) {
 	return items, nil
 }
 
+const endCertificate = `-- name: EndCertificate :execrows
+UPDATE certificates SET revoked_at = $1
+WHERE fingerprint = $2 AND (revoked_at IS NULL OR revoked_at > $1)
+`
+
+type EndCertificateParams struct {
+	At          column.Time
+	Fingerprint string
+}
+
+func (q *Queries) EndCertificate(ctx context.Context, arg EndCertificateParams) (int64, error) {
+	result, err := q.exec(ctx, q.endCertificateStmt, endCertificate, arg.At, arg.Fingerprint)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const endCertificatesBefore = `-- name: EndCertificatesBefore :exec
 UPDATE certificates SET revoked_at = $1
 WHERE agent_id = $2 AND fingerprint <> $3 AND created_at <= $4
@@ -263,6 +281,101 @@ func (q *Queries) EndCertificatesBefore(ctx context.Context, arg EndCertificates
 		arg.CreatedAt,
 	)
 	return err
+}
+
+const endedCertificates = `-- name: EndedCertificates :many
+SELECT c.serial, c.revoked_at, c.not_after, c.tenant_id, c.agent_id, CASE a.lifecycle WHEN 'revoked' THEN 'revoked' ELSE 'replaced' END AS why
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.revoked_at IS NOT NULL AND c.not_after > $1
+UNION ALL
+SELECT r.serial, r.revoked_at, r.not_after, r.tenant_id, r.agent_id, r.why FROM revoked_serials r WHERE r.not_after > $1
+`
+
+type EndedCertificatesRow struct {
+	Serial    string
+	RevokedAt column.Time
+	NotAfter  column.Time
+	TenantID  string
+	AgentID   string
+	Why       string
+}
+
+func (q *Queries) EndedCertificates(ctx context.Context, goodAfter column.Time) ([]*EndedCertificatesRow, error) {
+	rows, err := q.query(ctx, q.endedCertificatesStmt, endedCertificates, goodAfter)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*EndedCertificatesRow
+	for rows.Next() {
+		var i EndedCertificatesRow
+		if err := rows.Scan(
+			&i.Serial,
+			&i.RevokedAt,
+			&i.NotAfter,
+			&i.TenantID,
+			&i.AgentID,
+			&i.Why,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const endedCertificatesOf = `-- name: EndedCertificatesOf :many
+SELECT c.serial, c.revoked_at, c.not_after, c.tenant_id, c.agent_id, CASE a.lifecycle WHEN 'revoked' THEN 'revoked' ELSE 'replaced' END AS why
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.revoked_at IS NOT NULL AND c.agent_id IN (SELECT jsonb_array_elements_text($1::jsonb))
+UNION ALL
+SELECT r.serial, r.revoked_at, r.not_after, r.tenant_id, r.agent_id, r.why FROM revoked_serials r
+WHERE r.agent_id IN (SELECT jsonb_array_elements_text($1::jsonb))
+`
+
+type EndedCertificatesOfRow struct {
+	Serial    string
+	RevokedAt column.Time
+	NotAfter  column.Time
+	TenantID  string
+	AgentID   string
+	Why       string
+}
+
+func (q *Queries) EndedCertificatesOf(ctx context.Context, agents column.Raw) ([]*EndedCertificatesOfRow, error) {
+	rows, err := q.query(ctx, q.endedCertificatesOfStmt, endedCertificatesOf, agents)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*EndedCertificatesOfRow
+	for rows.Next() {
+		var i EndedCertificatesOfRow
+		if err := rows.Scan(
+			&i.Serial,
+			&i.RevokedAt,
+			&i.NotAfter,
+			&i.TenantID,
+			&i.AgentID,
+			&i.Why,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const insertAgent = `-- name: InsertAgent :exec
@@ -371,6 +484,32 @@ func (q *Queries) InsertCertificate(ctx context.Context, arg InsertCertificatePa
 	return err
 }
 
+const insertRevokedSerial = `-- name: InsertRevokedSerial :exec
+INSERT INTO revoked_serials (serial, revoked_at, not_after, tenant_id, agent_id, why) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (serial) DO NOTHING
+`
+
+type InsertRevokedSerialParams struct {
+	Serial    string
+	RevokedAt column.Time
+	NotAfter  column.Time
+	TenantID  string
+	AgentID   string
+	Why       string
+}
+
+func (q *Queries) InsertRevokedSerial(ctx context.Context, arg InsertRevokedSerialParams) error {
+	_, err := q.exec(ctx, q.insertRevokedSerialStmt, insertRevokedSerial,
+		arg.Serial,
+		arg.RevokedAt,
+		arg.NotAfter,
+		arg.TenantID,
+		arg.AgentID,
+		arg.Why,
+	)
+	return err
+}
+
 const insertToken = `-- name: InsertToken :exec
 INSERT INTO registration_tokens (id, tenant_id, hash, name, agent_id, environment, group_name, cluster, platform,
     capabilities, labels, max_uses, uses, created_by, created_at, expires_at, revoked_at, certificate_life_ms)
@@ -451,8 +590,8 @@ func (q *Queries) InsertTokenUse(ctx context.Context, arg InsertTokenUseParams) 
 }
 
 const keepRevokedSerials = `-- name: KeepRevokedSerials :exec
-INSERT INTO revoked_serials (serial, revoked_at, not_after)
-SELECT serial, $1, not_after FROM certificates WHERE agent_id = $2 AND not_after > $1
+INSERT INTO revoked_serials (serial, revoked_at, not_after, tenant_id, agent_id, why)
+SELECT c.serial, CASE WHEN c.revoked_at < $1 THEN c.revoked_at ELSE $1 END AS revoked_at, c.not_after, c.tenant_id, c.agent_id, 'deleted' AS why FROM certificates c WHERE c.agent_id = $2
 ON CONFLICT (serial) DO NOTHING
 `
 
@@ -465,6 +604,17 @@ type KeepRevokedSerialsParams struct {
 func (q *Queries) KeepRevokedSerials(ctx context.Context, arg KeepRevokedSerialsParams) error {
 	_, err := q.exec(ctx, q.keepRevokedSerialsStmt, keepRevokedSerials, arg.At, arg.AgentID)
 	return err
+}
+
+const newestCertificate = `-- name: NewestCertificate :one
+SELECT not_before FROM certificates WHERE agent_id = $1 ORDER BY not_before DESC LIMIT 1
+`
+
+func (q *Queries) NewestCertificate(ctx context.Context, agentID string) (column.Time, error) {
+	row := q.queryRow(ctx, q.newestCertificateStmt, newestCertificate, agentID)
+	var not_before column.Time
+	err := row.Scan(&not_before)
+	return not_before, err
 }
 
 const pruneCertificates = `-- name: PruneCertificates :exec
@@ -486,8 +636,8 @@ const pruneRevokedSerials = `-- name: PruneRevokedSerials :exec
 DELETE FROM revoked_serials WHERE not_after < $1
 `
 
-func (q *Queries) PruneRevokedSerials(ctx context.Context, at column.Time) error {
-	_, err := q.exec(ctx, q.pruneRevokedSerialsStmt, pruneRevokedSerials, at)
+func (q *Queries) PruneRevokedSerials(ctx context.Context, endedBefore column.Time) error {
+	_, err := q.exec(ctx, q.pruneRevokedSerialsStmt, pruneRevokedSerials, endedBefore)
 	return err
 }
 
@@ -586,38 +736,15 @@ func (q *Queries) RevokeToken(ctx context.Context, arg RevokeTokenParams) (int64
 	return result.RowsAffected()
 }
 
-const revokedSerials = `-- name: RevokedSerials :many
-SELECT c.serial, c.revoked_at FROM certificates c WHERE c.revoked_at <= $1 AND c.not_after > $1
-UNION
-SELECT r.serial, r.revoked_at FROM revoked_serials r WHERE r.not_after > $1
+const serialRevoked = `-- name: SerialRevoked :one
+SELECT count(*) FROM revoked_serials WHERE serial = $1
 `
 
-type RevokedSerialsRow struct {
-	Serial    string
-	RevokedAt column.Time
-}
-
-func (q *Queries) RevokedSerials(ctx context.Context, at column.Time) ([]*RevokedSerialsRow, error) {
-	rows, err := q.query(ctx, q.revokedSerialsStmt, revokedSerials, at)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []*RevokedSerialsRow
-	for rows.Next() {
-		var i RevokedSerialsRow
-		if err := rows.Scan(&i.Serial, &i.RevokedAt); err != nil {
-			return nil, err
-		}
-		items = append(items, &i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+func (q *Queries) SerialRevoked(ctx context.Context, serial string) (int64, error) {
+	row := q.queryRow(ctx, q.serialRevokedStmt, serialRevoked, serial)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const setAgentCertificate = `-- name: SetAgentCertificate :exec
@@ -697,6 +824,51 @@ func (q *Queries) SpendToken(ctx context.Context, arg SpendTokenParams) (int64, 
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const standingCertificates = `-- name: StandingCertificates :many
+SELECT c.serial, c.fingerprint, c.tenant_id, c.agent_id, a.name, c.revoked_at FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE a.lifecycle <> 'revoked'
+`
+
+type StandingCertificatesRow struct {
+	Serial      string
+	Fingerprint string
+	TenantID    string
+	AgentID     string
+	Name        string
+	RevokedAt   column.Time
+}
+
+// Those of agents that are not revoked.
+func (q *Queries) StandingCertificates(ctx context.Context) ([]*StandingCertificatesRow, error) {
+	rows, err := q.query(ctx, q.standingCertificatesStmt, standingCertificates)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*StandingCertificatesRow
+	for rows.Next() {
+		var i StandingCertificatesRow
+		if err := rows.Scan(
+			&i.Serial,
+			&i.Fingerprint,
+			&i.TenantID,
+			&i.AgentID,
+			&i.Name,
+			&i.RevokedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const tokenByHash = `-- name: TokenByHash :one

@@ -11,6 +11,47 @@ import (
 	"stella-ops.org/stella/internal/store/internal/column"
 )
 
+const assigned = `-- name: Assigned :many
+SELECT tenant_id, agent_id, id, attempt FROM tasks
+WHERE state IN ('assigned', 'running') AND state = 'assigned' AND NOT cancel_requested
+`
+
+type AssignedRow struct {
+	TenantID string
+	AgentID  string
+	ID       string
+	Attempt  int64
+}
+
+// What was given to agents and not begun. The first condition is an index's.
+func (q *Queries) Assigned(ctx context.Context) ([]*AssignedRow, error) {
+	rows, err := q.query(ctx, q.assignedStmt, assigned)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*AssignedRow
+	for rows.Next() {
+		var i AssignedRow
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.AgentID,
+			&i.ID,
+			&i.Attempt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const cancelQueued = `-- name: CancelQueued :execrows
 UPDATE tasks SET state = 'cancelled', reason = $1, finished_at = $2
 WHERE tenant_id = $3 AND id = $4 AND state = 'queued'

@@ -40,3 +40,18 @@ RETURNING tenant_id, id, name, liveness;
 -- name: AgentIDTaken :one
 -- An id is unique among all tenants.
 SELECT count(*) FROM agents WHERE id = $1;
+
+-- name: NoteAgentChange :exec
+INSERT INTO agent_changes (tenant_id, agent_id) VALUES ($1, $2);
+
+-- name: AgentChanges :many
+-- What was committed since somebody got the horizon that since is, and perhaps
+-- some from before it. There is always a row: the one of number 0 has only the
+-- horizon.
+SELECT CAST(pg_snapshot_xmin(pg_current_snapshot())::text AS BIGINT) AS horizon, CAST(0 AS BIGINT) AS seq, CAST('' AS TEXT) AS tenant_id, CAST('' AS TEXT) AS agent_id
+UNION ALL
+SELECT 0 AS horizon, c.seq, c.tenant_id, c.agent_id FROM agent_changes c WHERE c.tx >= sqlc.arg(since)
+ORDER BY seq;
+
+-- name: ForgetAgentChanges :exec
+DELETE FROM agent_changes WHERE at < now() - INTERVAL '1 hour';

@@ -101,14 +101,43 @@ SELECT name FROM agents WHERE lifecycle <> 'revoked' AND trust <> $1 ORDER BY CA
 
 -- name: KeepRevokedSerials :exec
 -- Of an agent that is about to be deleted.
-INSERT INTO revoked_serials (serial, revoked_at, not_after)
-SELECT serial, sqlc.arg(at), not_after FROM certificates WHERE agent_id = sqlc.arg(agent_id) AND not_after > sqlc.arg(at)
+INSERT INTO revoked_serials (serial, revoked_at, not_after, tenant_id, agent_id, why)
+SELECT c.serial, CASE WHEN c.revoked_at < sqlc.arg(at) THEN c.revoked_at ELSE sqlc.arg(at) END AS revoked_at, c.not_after, c.tenant_id, c.agent_id, 'deleted' AS why FROM certificates c WHERE c.agent_id = sqlc.arg(agent_id)
+ON CONFLICT (serial) DO NOTHING;
+
+-- name: InsertRevokedSerial :exec
+INSERT INTO revoked_serials (serial, revoked_at, not_after, tenant_id, agent_id, why) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (serial) DO NOTHING;
 
 -- name: PruneRevokedSerials :exec
-DELETE FROM revoked_serials WHERE not_after < sqlc.arg(at);
+DELETE FROM revoked_serials WHERE not_after < sqlc.arg(ended_before);
 
--- name: RevokedSerials :many
-SELECT c.serial, c.revoked_at FROM certificates c WHERE c.revoked_at <= sqlc.arg(at) AND c.not_after > sqlc.arg(at)
-UNION
-SELECT r.serial, r.revoked_at FROM revoked_serials r WHERE r.not_after > sqlc.arg(at);
+-- name: SerialRevoked :one
+SELECT count(*) FROM revoked_serials WHERE serial = $1;
+
+-- name: EndedCertificates :many
+SELECT c.serial, c.revoked_at, c.not_after, c.tenant_id, c.agent_id, CASE a.lifecycle WHEN 'revoked' THEN 'revoked' ELSE 'replaced' END AS why
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.revoked_at IS NOT NULL AND c.not_after > sqlc.arg(good_after)
+UNION ALL
+SELECT r.serial, r.revoked_at, r.not_after, r.tenant_id, r.agent_id, r.why FROM revoked_serials r WHERE r.not_after > sqlc.arg(good_after);
+
+-- name: EndedCertificatesOf :many
+SELECT c.serial, c.revoked_at, c.not_after, c.tenant_id, c.agent_id, CASE a.lifecycle WHEN 'revoked' THEN 'revoked' ELSE 'replaced' END AS why
+FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE c.revoked_at IS NOT NULL AND c.agent_id IN (SELECT jsonb_array_elements_text(sqlc.arg(agents)::jsonb))
+UNION ALL
+SELECT r.serial, r.revoked_at, r.not_after, r.tenant_id, r.agent_id, r.why FROM revoked_serials r
+WHERE r.agent_id IN (SELECT jsonb_array_elements_text(sqlc.arg(agents)::jsonb));
+
+-- name: StandingCertificates :many
+-- Those of agents that are not revoked.
+SELECT c.serial, c.fingerprint, c.tenant_id, c.agent_id, a.name, c.revoked_at FROM certificates c JOIN agents a ON a.id = c.agent_id
+WHERE a.lifecycle <> 'revoked';
+
+-- name: EndCertificate :execrows
+UPDATE certificates SET revoked_at = sqlc.arg(at)
+WHERE fingerprint = sqlc.arg(fingerprint) AND (revoked_at IS NULL OR revoked_at > sqlc.arg(at));
+
+-- name: NewestCertificate :one
+SELECT not_before FROM certificates WHERE agent_id = $1 ORDER BY not_before DESC LIMIT 1;

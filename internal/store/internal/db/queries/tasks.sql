@@ -38,3 +38,8 @@ RETURNING id;
 SELECT DISTINCT t.tenant_id, g.agent_id
 FROM tasks t JOIN targets g ON g.id = t.target_id
 WHERE t.state = 'queued' AND t.expires_at > sqlc.arg(at);
+
+-- name: Assigned :many
+-- What was given to agents and not begun. The first condition is an index's.
+SELECT tenant_id, agent_id, id, attempt FROM tasks
+WHERE state IN ('assigned', 'running') AND state = 'assigned' AND NOT cancel_requested;
