@@ -49,12 +49,17 @@ test: ## Test against real peers, which are started first (PKG=./internal/fleet 
 	scripts/peers run go test -count=1 -timeout 20m $(if $(filter 1,$(STELLA_RACE)),-race) \
 		$(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKG)
 
-# Hours of what `make test` does for a minute: every point at which a deployment can be interrupted.
+# Hours of what `make test` does for minutes: every point at which a deployment can be interrupted, and
+# certificates that live for half a minute under load (for STELLA_SOAK_FOR, ten minutes when left out).
 .PHONY: soak
-soak: ## Interrupt deployments at every point, and write the table of docs/reliability.md
+soak: ## Interrupt deployments at every point, rotate certificates under load; write docs/reliability.md
+	mkdir -p bin
+	STELLA_SOAK=1 STELLA_ROTATION_REPORT=$(CURDIR)/bin/rotation.md \
+		scripts/peers run go test -count=1 -timeout 60m -v -run TestRotationUnderLoad ./internal/testkit
+	scripts/reliability-report bin/rotation.md docs/reliability.md rotation
 	STELLA_SOAK=1 STELLA_RELIABILITY_REPORT=$(CURDIR)/bin/reliability.md \
 		scripts/peers run go test -count=1 -timeout 180m -v -run TestCrashMatrix ./internal/testkit
-	scripts/reliability-report bin/reliability.md docs/reliability.md
+	scripts/reliability-report bin/reliability.md docs/reliability.md crashes
 
 # How long each fuzz test runs.
 FUZZTIME ?= 30s

@@ -118,7 +118,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	unwrap.server.fetch, unwrap.server.keep = run.calls.serverKeys, func(publicKey string) error {
 		return changeIdentity(cfg.Data, func(id *identity) { id.ServerPublicKey = publicKey })
 	}
-	store, err := newArtifactStore(run.calls)
+	store, err := newArtifactStore(run.calls, server.present)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -23,20 +25,21 @@ const artifactStall = time.Minute
 // artifactStore is Stella's store of artifacts as this agent reaches it: the
 // server gives it those that its own running tasks were made with.
 type artifactStore struct {
-	client *http.Client
-	agent  *url.URL // this agent's own part of the API
-	stall  time.Duration
+	// present returns the client to ask by now: a token is for one certificate.
+	present func() *presented
+	agent   *url.URL // this agent's own part of the API
+	stall   time.Duration
 	// token gets a token for all of the agent's tasks.
-	token func(ctx context.Context) (string, error)
+	token func(ctx context.Context, by *presented) (string, error)
 }
 
-func newArtifactStore(server *calls) (*artifactStore, error) {
+func newArtifactStore(server *calls, present func() *presented) (*artifactStore, error) {
 	base, err := url.Parse(server.server)
 	if err != nil {
 		return nil, fmt.Errorf("server URL: %w", err)
 	}
 	return &artifactStore{
-		client: server.client, agent: base.JoinPath("/api/v1/agents", url.PathEscape(server.agentID)), stall: artifactStall, token: server.token,
+		present: present, agent: base.JoinPath("/api/v1/agents", url.PathEscape(server.agentID)), stall: artifactStall, token: server.token,
 	}, nil
 }
 
@@ -54,23 +57,46 @@ var _ artifact.Source = (*taskArtifacts)(nil)
 
 // Open implements artifact.Source.
 func (s *taskArtifacts) Open(ctx context.Context, digest string, offset int64) (io.ReadCloser, error) {
-	body, err := s.open(ctx, s.token, digest, offset)
-	if !errors.Is(err, errTokenRefused) {
-		return body, err
-	}
+	by := s.present()
 	// A task's own token belongs to the certificate that the agent had when it
-	// got the task.
-	token, tokenErr := s.artifactStore.token(ctx)
-	if tokenErr != nil {
-		return nil, deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: get a token: %w", digest, tokenErr).Retry()
+	// got the task; that may have been replaced since.
+	if of := certificateOf(s.token); of == "" || of == by.certificate {
+		body, err := s.open(ctx, by, s.token, digest, offset)
+		if !errors.Is(err, errTokenRefused) {
+			return body, err
+		}
 	}
-	return s.open(ctx, token, digest, offset)
+	token, err := s.artifactStore.token(ctx, by)
+	if err != nil {
+		return nil, deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: get a token: %w", digest, err).Retry()
+	}
+	return s.open(ctx, by, token, digest, offset)
+}
+
+// certificateOf is the thumbprint of the certificate that a token belongs to
+// (RFC 8705, x5t#S256), as the token says; "" when it says nothing that can be
+// read here. Whether it is true is the server's to find out.
+func certificateOf(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var said struct {
+		Confirm struct {
+			Certificate string `json:"x5t#S256"`
+		} `json:"cnf"`
+	}
+	if err != nil || json.Unmarshal(claims, &said) != nil {
+		return ""
+	}
+	return said.Confirm.Certificate
 }
 
 // errTokenRefused is in the error of a request whose token was refused.
 var errTokenRefused = errors.New("the token was refused")
 
-func (s *taskArtifacts) open(ctx context.Context, token, digest string, offset int64) (io.ReadCloser, error) {
+func (s *taskArtifacts) open(ctx context.Context, by *presented, token, digest string, offset int64) (io.ReadCloser, error) {
 	at := s.agent.JoinPath("tasks", url.PathEscape(s.taskID), "artifacts", digest)
 	fail := func(format string, args ...any) *deploy.Error {
 		return deploy.Fail(api.ErrPullFailed, "get artifact %s from Stella's store: %w", digest, fmt.Errorf(format, args...))
@@ -88,7 +114,7 @@ func (s *taskArtifacts) open(ctx context.Context, token, digest string, offset i
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	res, err := s.client.Do(req) //nolint:bodyclose // artifactBody closes it
+	res, err := by.client.Do(req) //nolint:bodyclose // artifactBody closes it
 	if err != nil {
 		err = body.why(plain(err))
 		body.end()

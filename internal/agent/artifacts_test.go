@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +27,8 @@ func source(t *testing.T, stall time.Duration, h http.HandlerFunc) *taskArtifact
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	s, err := newArtifactStore(&calls{client: server.Client(), server: server.URL + "/", agentID: "agent 1", log: slog.New(slog.DiscardHandler)})
+	by := &presented{client: server.Client(), certificate: "now"}
+	s, err := newArtifactStore(&calls{client: by.client, server: server.URL + "/", agentID: "agent 1", log: slog.New(slog.DiscardHandler)}, func() *presented { return by })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,4 +134,70 @@ func TestArtifactStalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A token goes only with the certificate that it belongs to: after a renewal
+// another one is asked for, and never by a third certificate.
+func TestArtifactTokens(t *testing.T) {
+	t.Parallel()
+	bound := func(certificate string) string {
+		claims := fmt.Sprintf(`{"sub":"agent 1","cnf":{"x5t#S256":%q}}`, certificate)
+		return "eyJ9." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
+	}
+	for name, c := range map[string]struct {
+		token string
+		want  []string // the tokens that the server is shown; "-" where one is asked for
+	}{
+		"of this certificate":         {bound("now"), []string{bound("now")}},
+		"of the one before":           {bound("before"), []string{"-", "another"}},
+		"of nobody knows which":       {"opaque", []string{"opaque"}},
+		"of no certificate":           {bound(""), []string{bound("")}},
+		"that the server knows ended": {"ended", []string{"ended", "-", "another"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var shown []string
+			src := source(t, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+				token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+				switch {
+				case r.URL.Path == "/api/v1/agents/token":
+					shown = append(shown, "-")
+					_ = json.NewEncoder(w).Encode(api.AgentToken{Token: "another", ExpiresIn: 60})
+					return
+				case token == "ended":
+					w.WriteHeader(http.StatusUnauthorized)
+					_ = json.NewEncoder(w).Encode(api.Problem{Status: http.StatusUnauthorized, Code: "token_refused", Detail: "it has ended"})
+				default:
+					_, _ = io.WriteString(w, "content")
+				}
+				shown = append(shown, token)
+			})
+			asked := 0
+			by := src.present()
+			src.present = func() *presented {
+				if asked++; asked == 1 {
+					return by
+				}
+				return &presented{client: &http.Client{Transport: nobodyThere{}}, certificate: "next"} // renewed meanwhile
+			}
+			src.token = c.token
+			body, err := src.Open(t.Context(), artifactDigest, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(body); err != nil || string(got) != "content" || body.Close() != nil {
+				t.Errorf("%q %v", got, err)
+			}
+			if !slices.Equal(shown, c.want) {
+				t.Errorf("the server was shown %q, want %q", shown, c.want)
+			}
+		})
+	}
+}
+
+// nobodyThere is a way that leads nowhere.
+type nobodyThere struct{}
+
+func (nobodyThere) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("nobody is there")
 }

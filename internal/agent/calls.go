@@ -70,27 +70,31 @@ func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (
 	}
 }
 
-// token gets a token for the task endpoints, bound to the certificate that the
-// agent has now.
-func (c *calls) token(ctx context.Context) (string, error) {
+// token gets a token for the task endpoints, bound to the certificate that a
+// client presents.
+func (c *calls) token(ctx context.Context, by *presented) (string, error) {
 	var out api.AgentToken
-	err := c.post(ctx, "/api/v1/agents/token", nil, &out)
+	err := c.postBy(ctx, by.client, "/api/v1/agents/token", nil, &out)
 	return out.Token, err
 }
 
 // serverKeys gets the keys by which the server signs.
 func (c *calls) serverKeys(ctx context.Context) (*api.ServerKeys, error) {
 	var out api.ServerKeys
-	return &out, c.do(ctx, http.MethodGet, "/api/v1/agents/"+url.PathEscape(c.agentID)+"/server-keys", nil, &out)
+	return &out, c.do(ctx, c.client, http.MethodGet, "/api/v1/agents/"+url.PathEscape(c.agentID)+"/server-keys", nil, &out)
 }
 
 // post sends in as JSON, if there is any, and reads the answer into out. It
 // makes one attempt.
 func (c *calls) post(ctx context.Context, path string, in, out any) error {
-	return c.do(ctx, http.MethodPost, path, in, out)
+	return c.do(ctx, c.client, http.MethodPost, path, in, out)
 }
 
-func (c *calls) do(ctx context.Context, method, path string, in, out any) error {
+func (c *calls) postBy(ctx context.Context, client *http.Client, path string, in, out any) error {
+	return c.do(ctx, client, http.MethodPost, path, in, out)
+}
+
+func (c *calls) do(ctx context.Context, client *http.Client, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
 	var body io.Reader = http.NoBody
@@ -108,7 +112,7 @@ func (c *calls) do(ctx context.Context, method, path string, in, out any) error 
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := c.client.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}

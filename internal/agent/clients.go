@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os"
@@ -38,7 +40,8 @@ func (c *clients) renew() error {
 		return err
 	}
 	for client, http2 := range map[*http.Client]bool{c.plain: true, c.upgrading: false} {
-		client.Transport.(*renewable).use(&generation{c.transport(cfg.Clone(), http2), cert}) //nolint:errcheck // newClients has made it
+		next := &presented{client: &http.Client{Transport: c.transport(cfg.Clone(), http2)}, cert: cert, certificate: thumbprint(cert)}
+		client.Transport.(*renewable).use(next) //nolint:errcheck // newClients has made it
 	}
 	return nil
 }
@@ -48,8 +51,23 @@ func (c *clients) renew() error {
 func (*clients) current(client *http.Client) func() (*http.Client, *tls.Certificate) {
 	return func() (*http.Client, *tls.Certificate) {
 		now := client.Transport.(*renewable).current.Load() //nolint:errcheck // newClients has made it
-		return &http.Client{Transport: now.Transport}, now.cert
+		return now.client, now.cert
 	}
+}
+
+// present returns what plain is now, for good: requests that belong together,
+// because of a token that is bound to a certificate, must not be parted by a
+// renewal.
+func (c *clients) present() *presented {
+	return c.plain.Transport.(*renewable).current.Load() //nolint:errcheck // newClients has made it
+}
+
+// presented is a client whose requests all present the same certificate.
+type presented struct {
+	client *http.Client
+	cert   *tls.Certificate
+	// certificate is its thumbprint as tokens have it (RFC 8705, x5t#S256).
+	certificate string
 }
 
 func (c *clients) tlsConfig() (*tls.Config, *tls.Certificate, error) {
@@ -90,29 +108,36 @@ func (c *clients) transport(cfg *tls.Config, http2 bool) *http.Transport {
 	}
 }
 
-// generation is a transport, and the certificate that its connections show.
-type generation struct {
-	*http.Transport
-	cert *tls.Certificate
+// thumbprint is a certificate's, as tokens have it (RFC 8705, x5t#S256).
+func thumbprint(cert *tls.Certificate) string {
+	sum := sha256.Sum256(cert.Certificate[0])
+	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // renewable is a transport that can be replaced while it is in use.
 type renewable struct {
-	current atomic.Pointer[generation]
+	current, before atomic.Pointer[presented]
 }
 
 // RoundTrip implements http.RoundTripper.
 func (r *renewable) RoundTrip(req *http.Request) (*http.Response, error) {
-	return r.current.Load().RoundTrip(req)
+	return r.current.Load().client.Transport.RoundTrip(req)
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections calls.
-func (r *renewable) CloseIdleConnections() { r.current.Load().CloseIdleConnections() }
+func (r *renewable) CloseIdleConnections() {
+	for _, p := range []*presented{r.current.Load(), r.before.Load()} {
+		if p != nil {
+			p.client.CloseIdleConnections()
+		}
+	}
+}
 
-// use takes another transport. Connections of the one before are closed when
-// nothing is under way on them.
-func (r *renewable) use(next *generation) {
-	if before := r.current.Swap(next); before != nil {
-		before.CloseIdleConnections()
+// use takes another transport. The one before keeps its connections for a
+// little longer: a link that polls goes on over them until it is handed over.
+// They are closed when they have been idle for their time, or by the next one.
+func (r *renewable) use(next *presented) {
+	if done := r.before.Swap(r.current.Swap(next)); done != nil {
+		done.client.CloseIdleConnections()
 	}
 }

@@ -256,7 +256,9 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 				return err
 			}
 		case <-c.run.dirty:
-			if err := c.run.flush(conn.Send); err != nil {
+			if err := c.run.flush(h.send(conn)); errors.Is(err, errStands) {
+				return nil
+			} else if err != nil {
 				return errors.Join(err, afterSend(received))
 			}
 		case <-c.commands.Dirty():
@@ -269,7 +271,9 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 				}
 			default:
 			}
-			if err := c.commands.Flush(conn.Send); err != nil {
+			if err := c.commands.Flush(h.send(conn)); errors.Is(err, errStands) {
+				return nil
+			} else if err != nil {
 				return errors.Join(err, afterSend(received))
 			}
 		}
@@ -335,6 +339,9 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 		case *stellav1.ConnectResponse_HeartbeatAck:
 			if w := f.HeartbeatAck.GetReconnectWindowMs(); w > 0 {
 				c.window.Store(w)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err() // the next link has said already what is to be followed
 			}
 			c.follow(f.HeartbeatAck.GetTrust(), time.Duration(f.HeartbeatAck.GetTrustSpreadMs())*time.Millisecond, false)
 		case *stellav1.ConnectResponse_ResultAck:

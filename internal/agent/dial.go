@@ -50,7 +50,7 @@ func (c *connector) dialOnce(ctx context.Context, carrier link.Carrier) (*standi
 	conn, err := carrier.Dial(ctx, &stellav1.Hello{
 		ProtocolVersion: api.ProtocolVersion, Version: obs.BuildVersion(), Capabilities: c.agent.capabilities.names(),
 		MaxConcurrentTasks: int32(c.agent.Config.MaxConcurrentTasks), Held: held, SentAt: timestamppb.New(c.agent.clock.now()), Commands: true, //nolint:gosec // at most 1000
-		NotAccepting: c.agent.drained(), Instance: c.agent.boot.Instance, Host: hostname(),
+		NotAccepting: c.agent.drained(), Instance: c.agent.boot.instance(), Host: hostname(),
 	})
 	if err != nil {
 		cancel()

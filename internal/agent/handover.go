@@ -46,6 +46,28 @@ func (h *handover) begin() {
 	}()
 }
 
+// errStands ends what is being sent over the present connection when the next
+// one stands, over which it is sent again.
+var errStands = errors.New("the next link stands")
+
+// send sends a frame over the present connection, unless the next one stands.
+// Much may wait to be sent, and the present certificate has little time left
+// from the first use of the next one on.
+func (h *handover) send(over link.Conn) func(*stellav1.ConnectRequest) error {
+	return func(f *stellav1.ConnectRequest) error {
+		select {
+		case <-h.connector.anew:
+			h.begin()
+		case <-h.done:
+			if h.next != nil {
+				return errStands
+			}
+		default:
+		}
+		return over.Send(f)
+	}
+}
+
 // over takes the end of the dial; it reports whether the present connection is
 // to end, and why. A dial that failed is made again a little later.
 func (h *handover) over(ctx context.Context) (bool, error) {

@@ -59,3 +59,42 @@ func TestTasksAreLeftForTheNextLink(t *testing.T) {
 		}
 	}
 }
+
+// countingConn counts what is sent over it.
+type countingConn struct {
+	link.Conn
+	sent int
+}
+
+func (c *countingConn) Send(*stellav1.ConnectRequest) error {
+	c.sent++
+	return nil
+}
+
+// However much waits to be sent over the present link, the next one is dialled
+// in between, and nothing more goes over the present one when that stands; it
+// goes on when the dial came to nothing.
+func TestSendingIsHandedOver(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	a := &Agent{Config: Config{Data: t.TempDir()}, Log: log, capabilities: &capabilities{log: log}}
+	c := &connector{agent: a, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
+	h := &handover{connector: c, parent: t.Context(), carrier: &lookingCarrier{c: c}}
+	present := &countingConn{}
+	send := h.send(present)
+	if err := send(nil); err != nil || present.sent != 1 || h.done != nil {
+		t.Errorf("without a renewal: %v, %d sent, dialling %t", err, present.sent, h.done != nil)
+	}
+	c.renewed()
+	if err := send(nil); err != nil || present.sent != 2 || h.done == nil {
+		t.Fatalf("renewed: %v, %d sent, dialling %t", err, present.sent, h.done != nil)
+	}
+	<-h.done
+	if err := send(nil); err != nil || present.sent != 3 {
+		t.Errorf("the dial came to nothing: %v, %d sent", err, present.sent)
+	}
+	h.next = &standing{}
+	if err := send(nil); !errors.Is(err, errStands) || present.sent != 3 {
+		t.Errorf("the next link stands: %v, %d sent", err, present.sent)
+	}
+}

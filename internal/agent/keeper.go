@@ -33,17 +33,23 @@ type keeper struct {
 	mu     sync.Mutex
 	trust  string    // that is to be followed; empty when none is
 	due    time.Time // when to
+	newer  bool      // the certificate is newer than the one that the link was opened with
 	looked chan struct{}
 }
 
 // follow has the certificate renewed within a while, because the server's
 // authority has changed: from then on its trust has another name. Without a
 // name there is nothing to follow. A link that is new says so again when what
-// the agent got meanwhile is not what the server wants.
+// the agent got meanwhile is not what the server wants; what is said before over
+// the old one is of a certificate that has been renewed already.
 func (k *keeper) follow(trust string, spread time.Duration, anew bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if anew {
+		k.newer = false
+	}
 	switch {
+	case k.newer: // it is said of the one before
 	case trust == "":
 		if anew {
 			k.trust, k.due = "", time.Time{}
@@ -133,6 +139,13 @@ func (k *keeper) wait() (time.Duration, error) {
 	return wait, nil
 }
 
+// obtained notes that the agent has another certificate than its link.
+func (k *keeper) obtained() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.newer = true
+}
+
 // followed notes that the certificate was renewed. The name of the trust stays
 // until the server says no more that it is to be followed: with the next link.
 func (k *keeper) followed() {
@@ -177,6 +190,7 @@ func (k *keeper) Renew(ctx context.Context, force bool) (*api.CertificateRenewal
 	}
 	next, err := k.ask(ctx, leaf)
 	if err == nil {
+		k.obtained()
 		err = k.renewed()
 	}
 	k.agent.meter.renewal(k.agent.clock.now(), err)

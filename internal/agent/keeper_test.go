@@ -54,6 +54,44 @@ func TestWhenToRenew(t *testing.T) {
 	}
 }
 
+// A change of the authority is followed once, whoever says so and however
+// often; what is said over a link of the certificate before a renewal means
+// nothing, and the next link says it again if need be.
+func TestFollowOnce(t *testing.T) {
+	t.Parallel()
+	k := &keeper{agent: &Agent{}, looked: make(chan struct{}, 1)}
+	expect := func(when string, want bool) {
+		t.Helper()
+		if due := !k.following().IsZero(); due != want {
+			t.Errorf("%s: a renewal is due: %t", when, due)
+		}
+	}
+	k.follow("", 0, true)
+	k.follow("two", 0, false)
+	expect("asked by a heartbeat", true)
+	k.obtained()
+	k.followed()
+	k.follow("two", 0, false)
+	expect("asked again over the old link", false)
+	k.follow("", 0, true)
+	expect("over the new link", false)
+
+	k.obtained() // it was due by itself, just after the authority had changed
+	k.follow("three", 0, false)
+	expect("asked over the old link after a renewal", false)
+	k.follow("", 0, true)
+	expect("the renewal was late enough", false)
+
+	k.obtained() // just before it
+	k.follow("four", 0, false)
+	k.follow("four", 0, true)
+	expect("asked over the new link", true)
+	k.obtained()
+	k.followed()
+	k.follow("four", 0, true)
+	expect("the new link asks again", true)
+}
+
 func TestParseCertificates(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"} {

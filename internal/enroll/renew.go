@@ -31,7 +31,8 @@ const MinLife = 10 * time.Second
 
 // overlap is for how long, at the most, a certificate goes on beside the newer
 // one that is used already: for requests that are under way. A short one has a
-// tenth of its life.
+// fifth of its life: a tenth, which is three seconds of half a minute, is less
+// than what a busy server may take for one request.
 const overlap = time.Minute
 
 func (p *Policy) check(location string, life time.Duration) error {
@@ -140,7 +141,7 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 // Adopt notes that an agent uses a certificate that was pending: those before
 // it end a moment later. life is the certificate's. It is idempotent.
 func (s *Service) Adopt(ctx context.Context, a *fleet.Agent, fingerprint string, life time.Duration) error {
-	adopted, err := s.store.Adopt(ctx, fingerprint, s.now().Add(min(overlap, life/10)))
+	adopted, err := s.store.Adopt(ctx, fingerprint, s.now().Add(min(overlap, life/5)))
 	if adopted {
 		s.meter.Adopted()
 		s.notify.AgentChanged(a.TenantID, a.ID)

@@ -30,6 +30,7 @@ type ControlPlane struct {
 	Client *client.Client
 
 	t      testing.TB
+	log    *slog.Logger
 	config server.Config
 	stop   context.CancelFunc
 	done   chan error
@@ -47,11 +48,17 @@ func ServerConfig(data string) server.Config {
 // ready. It is stopped when the test ends.
 func StartServer(t testing.TB, change ...func(*server.Config)) *ControlPlane {
 	t.Helper()
+	return StartServerLogging(t, Logger(t, "server"), change...)
+}
+
+// StartServerLogging is StartServer with a log of the test's own.
+func StartServerLogging(t testing.TB, log *slog.Logger, change ...func(*server.Config)) *ControlPlane {
+	t.Helper()
 	cfg := ServerConfig(t.TempDir())
 	for _, c := range change {
 		c(&cfg)
 	}
-	cp := &ControlPlane{t: t, config: cfg, Data: cfg.Data}
+	cp := &ControlPlane{t: t, log: log, config: cfg, Data: cfg.Data}
 	cp.Start()
 	t.Cleanup(func() {
 		if err := cp.Stop(); err != nil {
@@ -75,7 +82,7 @@ func (cp *ControlPlane) Start() {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ready := make(chan string, 1)
-	s := &server.Server{Config: cp.config, Log: Logger(cp.t, "server"), Out: io.Discard, Ready: func(base string) { ready <- base }, CASettle: time.Nanosecond}
+	s := &server.Server{Config: cp.config, Log: cp.log, Out: io.Discard, Ready: func(base string) { ready <- base }, CASettle: time.Nanosecond}
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	cp.stop, cp.done = stop, done

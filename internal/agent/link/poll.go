@@ -37,7 +37,8 @@ type Poll struct {
 
 var _ Carrier = (*Poll)(nil)
 
-// NewPoll returns the carrier for an agent.
+// NewPoll returns the carrier for an agent. Each connection keeps the certificate
+// that the agent has when it is made: the token for tasks is bound to it (RFC 8705).
 func NewPoll(agent Agent, interval time.Duration) (*Poll, error) {
 	base, err := url.Parse(agent.ServerURL)
 	if err != nil {
@@ -56,6 +57,7 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 		poll: p, ctx: ctx, cancel: cancel, down: make(chan *stellav1.ConnectResponse, 256),
 		beat: api.HeartbeatRequest{Capabilities: hello.GetCapabilities(), MaxTasks: int(hello.GetMaxConcurrentTasks()), NotAccepting: hello.GetNotAccepting(), Instance: hello.GetInstance(), Host: hello.GetHost()},
 	}
+	c.client, c.cert = p.agent.Plain()
 	c.setRunning(hello.GetHeld())
 	res, err := c.heartbeat()
 	if err != nil {
@@ -76,6 +78,8 @@ func (p *Poll) Dial(ctx context.Context, hello *stellav1.Hello) (Conn, error) {
 
 type pollConn struct {
 	poll   *Poll
+	client *http.Client
+	cert   *tls.Certificate // that the client shows
 	ctx    context.Context
 	cancel context.CancelFunc
 	down   chan *stellav1.ConnectResponse
@@ -186,7 +190,7 @@ func (c *pollConn) sendCommandAck(ack *stellav1.CommandAck) error {
 	}
 	receipt := &stellav1.CommandReceipt{CommandId: ack.GetCommandId()}
 	var res api.CommandAckResponse
-	err := c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "commands", ack.GetCommandId(), "ack"), "", req, &res)
+	err := c.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "commands", ack.GetCommandId(), "ack"), "", req, &res)
 	var p *api.Problem
 	switch {
 	case err == nil:
@@ -271,7 +275,7 @@ func (c *pollConn) heartbeat() (*beatAnswer, error) {
 	c.poll.beating.Lock()
 	defer c.poll.beating.Unlock()
 	var res beatAnswer
-	err := c.poll.call(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "heartbeat"), c.poll.sign, req, &res)
+	err := c.call(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "heartbeat"), c.poll.sign, req, &res)
 	return &res, numberRefused(err)
 }
 
@@ -320,7 +324,7 @@ func (c *pollConn) task(ref *stellav1.TaskRef, verb string, req, res any) error 
 	c.mu.Unlock()
 	if time.Now().After(until) {
 		var t api.AgentToken
-		if err := c.poll.post(c.ctx, c.poll.base.JoinPath("token"), "", struct{}{}, &t); err != nil {
+		if err := c.post(c.ctx, c.poll.base.JoinPath("token"), "", struct{}{}, &t); err != nil {
 			return err
 		}
 		token = t.Token
@@ -328,11 +332,11 @@ func (c *pollConn) task(ref *stellav1.TaskRef, verb string, req, res any) error 
 		c.token, c.until = t, time.Now().Add(time.Duration(t.ExpiresIn)*time.Second*3/4)
 		c.mu.Unlock()
 	}
-	return c.poll.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "tasks", ref.GetTaskId(), verb), token, req, res)
+	return c.post(c.ctx, c.poll.base.JoinPath(c.poll.agent.ID, "tasks", ref.GetTaskId(), verb), token, req, res)
 }
 
-func (p *Poll) post(ctx context.Context, to *url.URL, token string, req, res any) error {
-	return p.call(ctx, to, func(hr *http.Request, _ []byte, _ *tls.Certificate) error {
+func (c *pollConn) post(ctx context.Context, to *url.URL, token string, req, res any) error {
+	return c.call(ctx, to, func(hr *http.Request, _ []byte, _ *tls.Certificate) error {
 		if token != "" {
 			hr.Header.Set("Authorization", "Bearer "+token)
 		}
@@ -341,7 +345,7 @@ func (p *Poll) post(ctx context.Context, to *url.URL, token string, req, res any
 }
 
 // call makes a request, to which prove adds what it takes beside the certificate.
-func (p *Poll) call(ctx context.Context, to *url.URL, prove func(*http.Request, []byte, *tls.Certificate) error, req, res any) error {
+func (c *pollConn) call(ctx context.Context, to *url.URL, prove func(*http.Request, []byte, *tls.Certificate) error, req, res any) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	// As it is: an escape for HTML is six times as long, and could make an
@@ -358,11 +362,10 @@ func (p *Poll) call(ctx context.Context, to *url.URL, prove func(*http.Request, 
 	}
 	hr.Header.Set("Content-Type", "application/json")
 	hr.Header.Set(api.HeaderProtocolVersion, strconv.Itoa(api.ProtocolVersion))
-	client, cert := p.agent.Plain()
-	if err := prove(hr, data.Bytes(), cert); err != nil {
+	if err := prove(hr, data.Bytes(), c.cert); err != nil {
 		return err
 	}
-	answer, err := client.Do(hr)
+	answer, err := c.client.Do(hr)
 	if err != nil {
 		return err
 	}

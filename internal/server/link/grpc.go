@@ -30,6 +30,7 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		agent, err := identify(r)
 		if err != nil {
+			h.notLetIn(r, err)
 			_ = writer.Write(w, r, rpcError(err)) // the caller is gone otherwise
 			return
 		}
@@ -42,6 +43,16 @@ func (h *Hub) GRPC(identify Identify) (path string, handler http.Handler) {
 		ctx := context.WithValue(context.WithValue(r.Context(), agentKey{}, agent), bindingKey{}, bind(r.TLS, r.RemoteAddr))
 		inner.ServeHTTP(w, r.WithContext(context.WithValue(ctx, controlKey{}, control)))
 	})
+}
+
+// notLetIn says in the log that a stream was not opened: as an error when that
+// is this server's own fault, and for whoever looks closely otherwise.
+func (h *Hub) notLetIn(r *http.Request, err error) {
+	if k := fault.KindOf(err); k != fault.Internal && k != fault.Unavailable {
+		h.log.DebugContext(r.Context(), "a request was refused", "operation", r.URL.Path, "remote", r.RemoteAddr, "code", fault.CodeOf(err), "error", err)
+	} else if r.Context().Err() == nil {
+		h.log.ErrorContext(r.Context(), "request was not authorised", "operation", r.URL.Path, "error", err)
+	}
 }
 
 type (

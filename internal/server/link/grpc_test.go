@@ -1,10 +1,12 @@
 package link
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -43,6 +45,31 @@ func TestRPCErrors(t *testing.T) {
 		err := rpcError(cause)
 		if connect.CodeOf(err) != connect.CodeInternal || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v", err)
+		}
+	}
+}
+
+// Who is not let in hears no more than he should, and the log says why: loudly
+// when it is the server's own fault.
+func TestRefusedStreamIsLogged(t *testing.T) {
+	t.Parallel()
+	for level, why := range map[slog.Level]error{
+		slog.LevelDebug: fault.New(fault.Forbidden, "agent_revoked", "agent a is revoked"),
+		slog.LevelError: errors.New("the database is locked"),
+	} {
+		var log bytes.Buffer
+		b := newBench(t)
+		b.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		path, h := b.GRPC(func(*http.Request) (*fleet.Agent, error) { return nil, why })
+		req := httptest.NewRequest(http.MethodPost, path+"Connect", http.NoBody)
+		req.Header.Set("Content-Type", "application/grpc")
+		answer := httptest.NewRecorder()
+		h.ServeHTTP(answer, req)
+		if line := log.String(); !strings.Contains(line, "level="+level.String()) || !strings.Contains(line, why.Error()) || strings.Count(line, "\n") != 1 {
+			t.Errorf("%v is logged as %s", why, line)
+		}
+		if said := fmt.Sprint(answer.Result().Header, answer.Result().Trailer, answer.Body); strings.Contains(said, "locked") {
+			t.Errorf("it was said: %s", said)
 		}
 	}
 }

@@ -128,7 +128,8 @@ func (b *bench) CommandSent(tenant, id string) { b.Handlers().CommandSent(tenant
 
 // Opened implements Opener.
 func (b *bench) Rival(context.Context, string, fleet.Caller) string { return "" }
-func (b *bench) Opened(kind, agentID, id string)                    { b.Handlers().Opened(kind, agentID, id) }
+
+func (b *bench) Opened(kind, agentID, id string) { b.Handlers().Opened(kind, agentID, id) }
 
 // Publish implements event.Publisher.
 func (*bench) Publish(string, ...api.Event) {}

@@ -141,7 +141,7 @@ type quiet struct{}
 
 // Opened implements Opener.
 func (quiet) Rival(context.Context, string, fleet.Caller) string { return "" }
-func (quiet) Opened(string, string, string) {}
+func (quiet) Opened(string, string, string)                      {}
 
 // Publish implements event.Publisher.
 func (quiet) Publish(string, ...api.Event) {}

@@ -130,9 +130,7 @@ func plainBody(ctx huma.Context) error {
 }
 
 func (s *Server) refuse(ctx huma.Context, err error) {
-	if k := fault.KindOf(err); (k == fault.Internal || k == fault.Unavailable) && ctx.Context().Err() == nil {
-		s.log.ErrorContext(ctx.Context(), "request was not authorised", "operation", ctx.Operation().OperationID, "error", err)
-	}
+	s.notLetIn(ctx.Context(), ctx.Operation().OperationID, ctx.RemoteAddr(), err)
 	p := problemOf(err)
 	for name := range p.header {
 		ctx.SetHeader(name, p.header.Get(name))
@@ -143,6 +141,16 @@ func (s *Server) refuse(ctx huma.Context, err error) {
 		ctx.SetHeader("Connection", "close")
 	}
 	_ = huma.WriteErr(s.huma, ctx, p.Status, p.Detail, p)
+}
+
+// notLetIn says in the log that a request was not let in: as an error when that
+// is this server's own fault, and for whoever looks closely otherwise.
+func (s *Server) notLetIn(ctx context.Context, operation, remote string, err error) {
+	if k := fault.KindOf(err); k != fault.Internal && k != fault.Unavailable {
+		s.log.DebugContext(ctx, "a request was refused", "operation", operation, "remote", remote, "code", fault.CodeOf(err), "error", err)
+	} else if ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "request was not authorised", "operation", operation, "error", err)
+	}
 }
 
 func bearer(header string) string {
@@ -281,9 +289,7 @@ func (s *Server) notYourIdentity(ctx context.Context, a *fleet.Agent, id, operat
 
 // Refuse answers a request outside the API's operations that is not let in.
 func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if k := fault.KindOf(err); (k == fault.Internal || k == fault.Unavailable) && r.Context().Err() == nil {
-		s.log.ErrorContext(r.Context(), "request was not authorised", "path", r.URL.Path, "error", err)
-	}
+	s.notLetIn(r.Context(), r.URL.Path, r.RemoteAddr, err)
 	p := problemOf(err)
 	if p.Status == http.StatusForbidden {
 		w.Header().Set("Connection", "close")
