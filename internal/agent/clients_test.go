@@ -137,6 +137,9 @@ func TestPollingLinkKeepsItsCertificate(t *testing.T) {
 	}
 	t.Cleanup(clients.plain.CloseIdleConnections)
 	a := &Agent{Config: Config{Transport: "poll", PollInterval: time.Hour}}
+	if a.boot, err = beginBoot(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
 	c, err := newConnector(a, &identity{ServerURL: server.URL, AgentID: "a"}, clients, nil, nil)
 	if err != nil {
 		t.Fatal(err)
