@@ -60,7 +60,11 @@ func run(args []string) error {
 		fs.Usage()
 		return errors.New("say what to do: --register, or run")
 	default:
-		return fmt.Errorf("%q is no command: use --register, run or version", strings.Join(fs.Args(), " "))
+		// What was given may be a token: it is not repeated.
+		if *register {
+			return errors.New("--register takes no further words: the token comes from --token-file, from --token, or from $STELLA_BOOTSTRAP_TOKEN")
+		}
+		return errors.New("that is no command: use --register, run or version")
 	}
 	if err := config.Load(fs, &a.Config, os.Getenv); err != nil {
 		return err

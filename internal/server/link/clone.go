@@ -27,11 +27,11 @@ const (
 	pollersKept = 10 * time.Minute
 )
 
-// InUse is the fault of who is held off.
+// inUse is the fault of who is held off. What is to be done stands first: a close
+// frame has room for little.
 func inUse(a *fleet.Agent, kept string) error {
 	return fault.New(fault.Conflict, "identity_in_use",
-		"%s works with the identity of agent %s, and this is a second host with it: a copy of the first, it seems. On the one that is the copy, stop the agent, remove its data folder, and bootstrap it anew. "+
-			"If the other one is not to work any more, stop it: this one is let in then", kept, a.Name)
+		"a second host; on the copy, stop the agent, remove its data folder and bootstrap it anew: %s works as agent %s; when that one is stopped, this one is let in", kept, a.Name)
 }
 
 // Sole returns nil when nobody else works with an agent's identity, and a fault of
