@@ -1,0 +1,18 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// A token that stands where a word is expected is not repeated: what the agent
+// says goes into logs.
+func TestNoTokenIsRepeated(t *testing.T) {
+	t.Parallel()
+	const token = "reg_secret_pin"
+	for _, args := range [][]string{{"run", token}, {token}, {"--register", token}, {"run", "--register", token}} {
+		if err := run(args); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
