@@ -32,8 +32,8 @@ type beat struct {
 }
 
 // RecordHeartbeats implements fleet.Store. A beat that is older than the last
-// one known is passed over, and so are a signed one with a lower number than is
-// known, and one of a revoked agent.
+// one known is passed over, by its number when it has one and by its time otherwise,
+// and so is one of a revoked agent.
 func (s *Store) RecordHeartbeats(ctx context.Context, beats []fleet.Heartbeat) ([]fleet.Transition, error) {
 	if len(beats) == 0 {
 		return nil, nil

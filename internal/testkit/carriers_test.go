@@ -509,6 +509,7 @@ func TestCarriersBoundFrames(t *testing.T) {
 		if l.carrier.connected {
 			_ = l.wantEnd(linkPatience) // however it is told
 		}
+		l.conn.Close() // two that poll would overtake each other with their numbers
 		bystander.none("disturbance", isTask)
 		l.connect(ref)
 		l.send(resultOf(ref, `{"success":true}`))

@@ -161,12 +161,17 @@ func TestLostTaskWaitsForWhoTakesNone(t *testing.T) {
 	if anew.next().GetWelcome() == nil {
 		t.Fatal("no welcome")
 	}
+	getsNothing := func() {
+		t.Helper()
+		anew.up <- beat(&stellav1.Heartbeat{NotAccepting: "it is drained"})
+		if f := anew.next(); f.GetHeartbeatAck() == nil {
+			t.Fatalf("it gets %v", f)
+		}
+	}
+	getsNothing() // and its link has asked what it was given
 	finish()
 	b.lookForUnsent(t.Context())
-	anew.up <- beat(&stellav1.Heartbeat{NotAccepting: "it is drained"})
-	if f := anew.next(); f.GetHeartbeatAck() == nil {
-		t.Fatalf("it gets %v", f)
-	}
+	getsNothing()
 	anew.settle()
 	if got, _ := anew.found(b); got.ID != k.ID {
 		t.Errorf("%+v", got)

@@ -33,15 +33,16 @@ LIMIT $3;
 -- name: LockReturning :many
 SELECT a.tenant_id, a.id, a.name
 FROM json_each($1) b CROSS JOIN agents a ON a.id = b.value ->> 'id' AND a.tenant_id = b.value ->> 'tenant'
-WHERE a.lifecycle <> 'revoked' AND (a.last_heartbeat IS NULL OR a.last_heartbeat <= b.value ->> 'at')
-  AND (b.value ->> 'boot' = 0 OR (b.value ->> 'boot', b.value ->> 'number') >= (a.signed_boot, a.signed_number))
+WHERE a.lifecycle <> 'revoked'
+  AND CASE WHEN b.value ->> 'boot' = 0 THEN a.last_heartbeat IS NULL OR a.last_heartbeat <= b.value ->> 'at'
+    ELSE (b.value ->> 'boot', b.value ->> 'number') >= (a.signed_boot, a.signed_number) END
   AND a.liveness <> 'live'
 ORDER BY a.id;
 
 -- name: RecordHeartbeats :exec
 UPDATE agents
 SET liveness = 'live',
-  last_heartbeat = b.at,
+  last_heartbeat = max(COALESCE(agents.last_heartbeat, b.at), b.at),
   reported_status = b.status,
   not_accepting = b.not_accepting,
   transport = b.transport,
@@ -58,8 +59,9 @@ FROM (
   FROM json_each($1)
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
-  AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at)
-  AND (b.boot = 0 OR (b.boot, b.number) >= (agents.signed_boot, agents.signed_number));
+  AND agents.lifecycle <> 'revoked'
+  AND CASE WHEN b.boot = 0 THEN agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at
+    ELSE (b.boot, b.number) >= (agents.signed_boot, agents.signed_number) END;
 
 -- name: InsertCapableRecipients :execrows
 INSERT INTO command_recipients (command_id, agent_id, agent_name, state)

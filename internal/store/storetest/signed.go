@@ -57,8 +57,19 @@ func testSignedHeartbeats(t *testing.T, b *bench) {
 			t.Errorf("boot %d number %d after %+v: %+v is known", c.boot, c.number, before.Signed, after.Signed)
 		}
 	}
+	// Which is the newer, the agent says, and not the clocks of the servers that have
+	// heard it.
+	_, err := b.RecordHeartbeats(b.ctx, []fleet.Heartbeat{{
+		TenantID: tenant, AgentID: a.ID, At: at.Add(-time.Minute), Status: "by a slow clock", Signed: fleet.Number{Boot: 1 << 61, Number: 2},
+	}})
+	must(t, err)
+	got, err := b.Agent(b.ctx, tenant, a.ID)
+	must(t, err)
+	if got.ReportedStatus != "by a slow clock" || got.Signed.Number != 2 || !got.LastHeartbeat.Equal(at.Add(-time.Second)) {
+		t.Errorf("a newer one by a slow clock: %q, %+v, heard at %s", got.ReportedStatus, got.Signed, got.LastHeartbeat)
+	}
 	// One that is dead does not come back by what was heard before.
-	_, err := b.SweepLiveness(b.ctx, at.Add(time.Hour), at.Add(time.Hour), at.Add(time.Hour))
+	_, err = b.SweepLiveness(b.ctx, at.Add(time.Hour), at.Add(time.Hour), at.Add(time.Hour))
 	must(t, err)
 	back, err := b.RecordHeartbeats(b.ctx, []fleet.Heartbeat{{TenantID: tenant, AgentID: a.ID, At: at.Add(2 * time.Hour), Signed: fleet.Number{Boot: 4, Number: 3}}})
 	must(t, err)

@@ -21,8 +21,9 @@ WITH beats AS (
 ), locked AS (
   SELECT a.tenant_id, a.id, a.name, a.liveness, b.at
   FROM agents a JOIN beats b ON b.id = a.id AND b.tenant_id = a.tenant_id
-  WHERE a.lifecycle <> 'revoked' AND (a.last_heartbeat IS NULL OR a.last_heartbeat <= b.at)
-    AND (b.boot = 0 OR (b.boot, b.number) >= (a.signed_boot, a.signed_number))
+  WHERE a.lifecycle <> 'revoked'
+    AND CASE WHEN b.boot = 0 THEN a.last_heartbeat IS NULL OR a.last_heartbeat <= b.at
+      ELSE (b.boot, b.number) >= (a.signed_boot, a.signed_number) END
   ORDER BY a.id
   FOR UPDATE OF a
 )
@@ -36,8 +37,9 @@ type LockReturningRow struct {
 }
 
 // Both take the batch as one JSON array, in which a time is microseconds since
-// 1970. A beat that is older than what is known is passed over, and so is a signed
-// one (with a boot) that comes before the last one that was heard.
+// 1970. A beat that is older than what is known is passed over. Which of two signed
+// ones (with a boot) is the older, the agent has said; of others the servers' clocks
+// say so.
 // The agents that come back to life by a batch. All of the batch's agents are
 // locked, in one order, so that two servers' batches cannot block each other.
 func (q *Queries) LockReturning(ctx context.Context, beats column.Raw) ([]*LockReturningRow, error) {
@@ -66,7 +68,7 @@ func (q *Queries) LockReturning(ctx context.Context, beats column.Raw) ([]*LockR
 const recordHeartbeats = `-- name: RecordHeartbeats :exec
 UPDATE agents
 SET liveness = 'live',
-  last_heartbeat = b.at,
+  last_heartbeat = GREATEST(agents.last_heartbeat, b.at),
   reported_status = b.status,
   not_accepting = b.not_accepting,
   transport = b.transport,
@@ -85,8 +87,9 @@ FROM (
   FROM jsonb_array_elements($1::jsonb) AS e
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
-  AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at)
-  AND (b.boot = 0 OR (b.boot, b.number) >= (agents.signed_boot, agents.signed_number))
+  AND agents.lifecycle <> 'revoked'
+  AND CASE WHEN b.boot = 0 THEN agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at
+    ELSE (b.boot, b.number) >= (agents.signed_boot, agents.signed_number) END
 `
 
 func (q *Queries) RecordHeartbeats(ctx context.Context, beats column.Raw) error {

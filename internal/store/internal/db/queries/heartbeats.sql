@@ -1,6 +1,7 @@
 -- Both take the batch as one JSON array, in which a time is microseconds since
--- 1970. A beat that is older than what is known is passed over, and so is a signed
--- one (with a boot) that comes before the last one that was heard.
+-- 1970. A beat that is older than what is known is passed over. Which of two signed
+-- ones (with a boot) is the older, the agent has said; of others the servers' clocks
+-- say so.
 
 -- name: LockReturning :many
 -- The agents that come back to life by a batch. All of the batch's agents are
@@ -13,8 +14,9 @@ WITH beats AS (
 ), locked AS (
   SELECT a.tenant_id, a.id, a.name, a.liveness, b.at
   FROM agents a JOIN beats b ON b.id = a.id AND b.tenant_id = a.tenant_id
-  WHERE a.lifecycle <> 'revoked' AND (a.last_heartbeat IS NULL OR a.last_heartbeat <= b.at)
-    AND (b.boot = 0 OR (b.boot, b.number) >= (a.signed_boot, a.signed_number))
+  WHERE a.lifecycle <> 'revoked'
+    AND CASE WHEN b.boot = 0 THEN a.last_heartbeat IS NULL OR a.last_heartbeat <= b.at
+      ELSE (b.boot, b.number) >= (a.signed_boot, a.signed_number) END
   ORDER BY a.id
   FOR UPDATE OF a
 )
@@ -23,7 +25,7 @@ SELECT tenant_id, id, name FROM locked WHERE liveness <> 'live';
 -- name: RecordHeartbeats :exec
 UPDATE agents
 SET liveness = 'live',
-  last_heartbeat = b.at,
+  last_heartbeat = GREATEST(agents.last_heartbeat, b.at),
   reported_status = b.status,
   not_accepting = b.not_accepting,
   transport = b.transport,
@@ -42,5 +44,6 @@ FROM (
   FROM jsonb_array_elements(sqlc.arg(beats)::jsonb) AS e
 ) AS b
 WHERE agents.id = b.id AND agents.tenant_id = b.tenant_id
-  AND agents.lifecycle <> 'revoked' AND (agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at)
-  AND (b.boot = 0 OR (b.boot, b.number) >= (agents.signed_boot, agents.signed_number));
+  AND agents.lifecycle <> 'revoked'
+  AND CASE WHEN b.boot = 0 THEN agents.last_heartbeat IS NULL OR agents.last_heartbeat <= b.at
+    ELSE (b.boot, b.number) >= (agents.signed_boot, agents.signed_number) END;
