@@ -127,6 +127,7 @@ func TestTaskThatALinkOnAnotherServerClaims(t *testing.T) {
 	other := &bench{t: t, store: b.store, tgts: b.tgts}
 	other.Hub = NewHub(b.agents, b.monitor, b.tasks, b.commands, quiet{}, b.opts, b.now, b.log)
 	anew := other.connect(a)
+	anew.settle() // as above
 	finish()
 	anew.nothing()
 	if got, _ := anew.found(other); got.ID != k.ID || got.Attempt != 1 {
