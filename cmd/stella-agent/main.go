@@ -31,6 +31,10 @@ place does nothing and needs no token.
 
 `
 
+// words is said of words that stand where none is expected. They may be a token,
+// and are not repeated.
+const words = ": use --register, run or version, one of them; a token comes from --token-file, from --token=reg_…, or from $STELLA_BOOTSTRAP_TOKEN"
+
 func main() {
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "stella-agent:", err)
@@ -52,6 +56,8 @@ func run(args []string) error {
 		return err
 	}
 	switch verb := fs.Arg(0); {
+	case fs.NArg() > 1:
+		return errors.New("there are words behind the command" + words)
 	case verb == "version":
 		fmt.Println(obs.BuildVersion())
 		return nil
@@ -60,11 +66,7 @@ func run(args []string) error {
 		fs.Usage()
 		return errors.New("say what to do: --register, or run")
 	default:
-		// What was given may be a token: it is not repeated.
-		if *register {
-			return errors.New("--register takes no further words: the token comes from --token-file, from --token, or from $STELLA_BOOTSTRAP_TOKEN")
-		}
-		return errors.New("that is no command: use --register, run or version")
+		return errors.New("the word given is no command, or does not go with --register" + words)
 	}
 	if err := config.Load(fs, &a.Config, os.Getenv); err != nil {
 		return err
