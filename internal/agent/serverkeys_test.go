@@ -111,7 +111,8 @@ func TestServerKeysOfStrangers(t *testing.T) {
 			p.Keys = append(p.Keys, api.ServerKey{PublicKey: stranger.public, Signature: newWrapper(t, 1).Sign(api.PurposeTask, api.ServerKeyText(raw(t, stranger.public), time.Time{}))})
 		},
 		"a chain that begins elsewhere": func(_ *wrapper, p *api.ServerKeys) {
-			_, *p = second2(chain(t, 7, 9))
+			_, elsewhere := chain(t, 7, 9)
+			*p = *elsewhere
 		},
 		"a link that is missing": func(_ *wrapper, p *api.ServerKeys) {
 			_, all := chain(t, 1, 2, 9)
@@ -140,8 +141,6 @@ func TestServerKeysOfStrangers(t *testing.T) {
 		})
 	}
 }
-
-func second2[A, B any](a A, b *B) (A, B) { return a, *b }
 
 // A task that cannot be judged is no task that failed: the link is made anew,
 // and it comes again.

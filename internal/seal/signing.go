@@ -211,7 +211,7 @@ func (k *SigningKeys) Rotate(ctx context.Context) error {
 			return err
 		}
 		next.Signature = (&Signer{func() ed25519.PrivateKey { return last.private }}).Sign(api.PurposeServerKey, api.ServerKeyText(public, next.From))
-		all := append(bytesOnly(s.all), *next)
+		all := append(retired(s.all), *next)
 		sealed, err := k.sealed(all)
 		if err != nil {
 			return err
@@ -227,9 +227,9 @@ func (k *SigningKeys) Rotate(ctx context.Context) error {
 	}
 }
 
-// bytesOnly are keys of which only the last keeps its private half: the others
-// sign nothing any more.
-func bytesOnly(all []signingKey) []signingKey {
+// retired are the keys when another one comes behind them: only the last keeps its
+// private half, for the others sign nothing any more.
+func retired(all []signingKey) []signingKey {
 	out := make([]signingKey, len(all), len(all)+1)
 	for i, key := range all {
 		out[i] = signingKey{Public: key.Public, From: key.From, Signature: key.Signature}

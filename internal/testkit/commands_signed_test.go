@@ -40,6 +40,47 @@ func (h *handmade) signedCommand(t testing.TB, data []byte) *api.AgentCommand {
 	return &c
 }
 
+// knownKey is the server's key as an agent's disk has it.
+func knownKey(t *testing.T, a *testkit.Agent) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(a.Config.Data, "identity.json"))
+	var id struct{ ServerPublicKey string }
+	if err := errors.Join(err, json.Unmarshal(data, &id)); err != nil {
+		t.Fatal(err)
+	}
+	return id.ServerPublicKey
+}
+
+// To register anew by its certificate teaches an agent no other key: whoever sits
+// within TLS could give it one of his own.
+func TestServerKeyIsKept(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	a := cp.StartAgent("web")
+	first := knownKey(t, a)
+	if _, err := cp.Client.RotateSigningKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	a.Config.Group = "moved"
+	a.Start("")
+	testkit.Eventually(t, 20*time.Second, "the agent to register anew", func() (bool, string) {
+		v, err := cp.Client.Agent(t.Context(), "web")
+		return err == nil && v.Group == "moved", fmt.Sprintf("%+v, %v", v, err)
+	})
+	cp.WaitOnline("web")
+	if got := knownKey(t, a); got != first {
+		t.Errorf("it took %s for %s unvouched", got, first)
+	}
+	// By the chain it follows.
+	sent, err := cp.Client.SendCommand(t.Context(), "web", api.CommandRequest{Type: "collect-logs"})
+	if p := over(t, cp, sent, err); p.Counts.Acknowledged != 1 || knownKey(t, a) == first {
+		t.Errorf("%+v; it knows %s", p.Deliveries, knownKey(t, a))
+	}
+}
+
 // awkwardPayload is one that encoders of JSON write in more than one way, with
 // spaces that are not kept.
 const awkwardPayload = `{ "b": "<b>&amp; é \u2028 / \\ \u007f",  "a" : 1.0 }`
@@ -261,14 +302,8 @@ func TestSigningKeyRotation(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for carrier, a := range agents {
-		data, err := os.ReadFile(filepath.Join(a.Config.Data, "identity.json"))
-		var id struct{ ServerPublicKey string }
-		if err := errors.Join(err, json.Unmarshal(data, &id)); err != nil {
-			t.Fatal(err)
-		}
-		h := newHandmade(t, cp, "new-"+carrier, "docker")
-		if id.ServerPublicKey != h.server {
-			t.Errorf("%s knows %s, and the server signs with %s", carrier, id.ServerPublicKey, h.server)
+		if h := newHandmade(t, cp, "new-"+carrier, "docker"); knownKey(t, a) != h.server {
+			t.Errorf("%s knows %s, and the server signs with %s", carrier, knownKey(t, a), h.server)
 		}
 	}
 }

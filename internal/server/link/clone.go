@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	stellav1 "stella-ops.org/stella/api/stella/v1"
@@ -108,7 +109,7 @@ func callerOf(hello *stellav1.Hello, b *Binding) fleet.Caller {
 }
 
 // clip bounds what an agent says of itself where people read it.
-func clip(s string) string { return s[:min(len(s), 255)] }
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 255)], "") }
 
 // lives asks the agent for a heartbeat, and reports whether it says anything
 // within a while.
