@@ -1,7 +1,9 @@
 package testkit_test
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,6 +131,32 @@ func TestClonesOnTwoServers(t *testing.T) {
 	if got := links(); len(got) > 0 {
 		t.Errorf("links came and went: %v", got)
 	}
+}
+
+// A copy gets no certificate and no registration while the host lives: either would
+// put the host out.
+func TestClonesGetNoIdentity(t *testing.T) {
+	t.Parallel()
+	cp := testkit.StartServer(t)
+	a := cp.StartAgent("web", func(c *agent.Config) { c.Transport = "websocket" })
+	id := cp.WaitOnline("web").ID
+	pem := filepath.Join(a.Config.Data, "client.pem")
+	cert, err := tls.LoadX509KeyPair(pem, pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := httpClient(tlsConfig(cp, cert))
+	const another = "f2f1c1f0-0000-4000-8000-000000000000"
+	for path, body := range map[string]any{
+		"/api/v1/agents/" + id + "/certificate": api.CertificateRequest{CSR: csr(t, newKey(t)), Instance: another},
+		"/api/v1/agents/register":               api.RegisterRequest{ID: id, Name: "web", CSR: csr(t, newKey(t)), SignsHeartbeats: true, Instance: another},
+	} {
+		status, answer := call(t, copied, http.MethodPost, cp.URL+path, nil, body)
+		if status != http.StatusConflict || problem(t, answer).Code != "identity_in_use" {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+	wantCloned(t, cp, "web")
 }
 
 // A host that is started again is let in at once: over a link that was closed,
