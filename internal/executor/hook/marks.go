@@ -23,7 +23,7 @@ const (
 // Where processes cannot be looked at, it does nothing.
 func EndMarked(ctx context.Context, variable, taskID string, patience time.Duration) (killed int) {
 	mark := variable + "=" + taskID
-	pids := marked(mark)
+	pids := look(mark)
 	if len(pids) == 0 {
 		return 0
 	}
@@ -35,7 +35,7 @@ func EndMarked(ctx context.Context, variable, taskID string, patience time.Durat
 	defer tick.Stop()
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		<-tick.C
-		if pids = marked(mark); len(pids) == 0 {
+		if pids = look(mark); len(pids) == 0 {
 			return 0
 		}
 	}
@@ -45,7 +45,20 @@ func EndMarked(ctx context.Context, variable, taskID string, patience time.Durat
 		killed = max(killed, len(pids))
 		signalAll(pids, true)
 		<-tick.C
-		pids = marked(mark)
+		pids = look(mark)
 	}
 	return killed
+}
+
+// look are the processes that bear a mark. One that just executes another
+// program shows no environment while it does, so where nobody is found, it is
+// looked once more.
+func look(mark string) []int {
+	if pids := marked(mark); len(pids) > 0 {
+		return pids
+	}
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	<-timer.C
+	return marked(mark)
 }

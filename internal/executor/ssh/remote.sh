@@ -29,8 +29,19 @@ section() {
 # ---------------------------------------------------------------------------------------------------
 # Processes. Those of a task or a release bear a mark in their environment.
 
-# marked MARK: the processes that bear it. Not every grep can read text with NULs in it.
+# marked MARK: the processes that bear it. One that just executes another program shows no
+# environment while it does, so where nobody is found, it is looked once more.
 marked() {
+  pids=$(marked_now "$1")
+  [ -n "$pids" ] || {
+    sleep 0.02 2>/dev/null || :
+    pids=$(marked_now "$1")
+  }
+  printf '%s' "$pids"
+}
+
+# marked_now MARK: who is seen to bear it at once. Not every grep can read text with NULs in it.
+marked_now() {
   if printf 'a\0b\0' | grep -qzF b 2>/dev/null; then
     grep -lszF -e "$1" /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r _ _ pid _; do
       printf '%s ' "$pid"
