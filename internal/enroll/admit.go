@@ -2,17 +2,34 @@ package enroll
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"stella-ops.org/stella/internal/access"
 	"stella-ops.org/stella/internal/fault"
 	"stella-ops.org/stella/internal/fleet"
 )
 
-// refused is the one answer to every token that is not good, so that nobody
-// learns from it which tokens exist.
-func refused() error {
-	return fault.New(fault.Unauthenticated, "token_refused",
-		"the registration token was refused: it is unknown, used, expired or revoked; make a new one with `stella agent bootstrap`")
+// refused is the answer to a token that is no good. What has become of one is
+// said only to who has shown the whole of its secret; who guesses learns nothing
+// but that it is unknown.
+func refused(tok *Token, state string, now time.Time) error {
+	const anew = "; make a new one with `stella agent bootstrap`"
+	why := "is not known here: copy the whole of it, and use it with the server that made it, or make one there with `stella agent bootstrap`"
+	switch state {
+	case "used":
+		why = "was used already: by another machine, or by this one before its data was lost; if neither may be, look into the audit log, and deactivate the agent that registered with it" + anew
+	case "expired":
+		why = fmt.Sprintf("expired at %s, and this server's clock is at %s", tok.ExpiresAt.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)) + anew
+	case "revoked":
+		why = "was revoked" + anew
+	}
+	return fault.New(fault.Unauthenticated, "token_refused", "the registration token %s", why)
+}
+
+// gone is the answer to an agent whose record went while it asked.
+func gone(agentID string) error {
+	return fault.New(fault.Forbidden, "agent_unknown", "agent %s is not known any more: it was deleted; register it anew with a token (`stella agent bootstrap`)", agentID)
 }
 
 // Admit reports whether a caller may show its token to Register: nil, or the
@@ -66,5 +83,5 @@ func (s *Service) deny(ctx context.Context, c Caller, tok *Token, object, state 
 		}
 		s.audit.Audit(ctx, e)
 	}
-	return refused()
+	return refused(tok, state, s.now())
 }

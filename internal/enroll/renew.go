@@ -102,7 +102,7 @@ func (s *Service) Renew(ctx context.Context, c Caller, keyInUse string, expired 
 		return nil, err
 	}
 	if a == nil {
-		return nil, refused()
+		return nil, gone(c.AgentID)
 	}
 	if err := notRevoked(a); err != nil {
 		return nil, err

@@ -35,12 +35,11 @@ func keep(a, old *fleet.Agent) {
 // bind puts what the token binds over what the agent says. Capabilities are
 // cut down to those that both name; labels are merged.
 func (t *Token) bind(req *api.RegisterRequest) error {
-	for _, b := range []struct{ location, bound, said string }{
-		{"body.id", t.AgentID, req.ID}, {"body.platform", t.Platform, req.Platform},
-	} {
-		if b.bound != "" && b.said != "" && b.bound != b.said {
-			return fault.InvalidField(b.location, "the token is bound to %q, the agent says %q", b.bound, b.said)
-		}
+	if t.AgentID != "" && req.ID != "" && t.AgentID != req.ID {
+		return fault.InvalidField("body.id", "the token is bound to %q, the agent says %q", t.AgentID, req.ID)
+	}
+	if t.Platform != "" && req.Platform != "" && system(t.Platform) != system(req.Platform) {
+		return fault.InvalidField("body.platform", "the token is for an agent on %s, and this one is on %s: make one for it with `stella agent bootstrap --platform %s`", t.Platform, req.Platform, system(req.Platform))
 	}
 	override := func(field *string, bound string) {
 		if bound != "" {
@@ -64,6 +63,15 @@ func (t *Token) bind(req *api.RegisterRequest) error {
 		return fault.InvalidField("body.name", "neither the agent nor its token gives a name")
 	}
 	return nil
+}
+
+// system is the operating system of a platform. An agent in a container cannot
+// always tell that it is in one.
+func system(platform string) string {
+	if platform == "docker" {
+		return "linux"
+	}
+	return platform
 }
 
 // withLabels puts labels over others, and leaves both as they are.

@@ -379,7 +379,7 @@ func (s *Service) reregister(ctx context.Context, c Caller, req api.RegisterRequ
 		return nil, err
 	}
 	if old == nil {
-		return nil, refused()
+		return nil, gone(c.AgentID)
 	}
 	if err := notRevoked(old); err != nil {
 		return nil, err

@@ -47,6 +47,7 @@ type generation struct {
 	id                        string
 	root, intermediate, cross *x509.Certificate
 	key                       crypto.Signer // the intermediate's
+	serverKey                 *ecdsa.PrivateKey
 	madeAt                    time.Time
 }
 
@@ -153,6 +154,9 @@ func (g *sealedGeneration) open() (*generation, error) {
 		return nil, errors.New("the intermediate key cannot sign")
 	}
 	out.key = signer
+	if out.serverKey, err = serverKey(g.IntermediateKey); err != nil {
+		return nil, err
+	}
 	pin := PinOf(out.root)
 	out.id = hex.EncodeToString(pin[:8])
 	return out, nil

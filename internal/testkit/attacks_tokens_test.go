@@ -288,8 +288,8 @@ func rawRequest(t *testing.T, cp *testkit.ControlPlane, request string) string {
 
 var date = regexp.MustCompile(`(?m)^Date: .*\r\n`)
 
-// A token that is unknown, used, expired or revoked, of whatever tenant, gets
-// one answer, to the byte.
+// Tokens that somebody guesses all get one answer, to the byte, and so do API
+// tokens that are no good, of whatever tenant.
 func TestBadTokensGetOneAnswer(t *testing.T) {
 	t.Parallel()
 	cp := testkit.StartServer(t)
@@ -347,6 +347,26 @@ func TestBadTokensGetOneAnswer(t *testing.T) {
 	registration["almost"] = string(almost)
 
 	body := string(marshal(t, api.RegisterRequest{Name: "new", CSR: csr(t, newKey(t))}))
+	// Who has the whole secret of a token that is no good is told what became
+	// of it; who guesses learns the same from all.
+	said := map[string][]string{}
+	for what, token := range registration {
+		if state, _, _ := strings.Cut(what, " of another"); state != "unknown" && state != "nonsense" && state != "almost" {
+			said[state] = append(said[state], token)
+			delete(registration, what)
+		}
+	}
+	for state, word := range map[string]string{"used": "was used", "expired": "expired at", "used and expired": "expired at", "revoked": "was revoked"} {
+		if len(said[state]) != 2 {
+			t.Errorf("%d tokens are %s", len(said[state]), state)
+		}
+		for _, token := range said[state] {
+			status, body := register(t, cp, token, api.RegisterRequest{Name: "new", CSR: csr(t, newKey(t))})
+			if p := problem(t, body); status != http.StatusUnauthorized || p.Code != "token_refused" || !strings.Contains(p.Detail, word) {
+				t.Errorf("a token that is %s: %d %s", state, status, body)
+			}
+		}
+	}
 	alike(t, registration, func(token string) string {
 		return rawRequest(t, cp, fmt.Sprintf("POST /api/v1/agents/register HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\n\r\n%s",
 			len(body), api.HeaderRegistrationToken, token, body))
