@@ -19,11 +19,15 @@ GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)-$(shell go env GOVERSION)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+LDFLAGS := -s -w -X stella-ops.org/stella/internal/obs.Version=$(VERSION)
+
 # -- run ------------------------------------------------------------------------------------------
 
 .PHONY: build
-build: ## Build the programs into bin/
-	go build -trimpath -ldflags "-s -w -X stella-ops.org/stella/internal/obs.Version=$(VERSION)" -o bin/ ./cmd/...
+build: ## Build the programs into bin/; the server gives out the agent of the same build
+	go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/stella-agent ./cmd/stella-load
+	cp bin/stella-agent internal/server/install/embedded/
+	go build -trimpath -ldflags "$(LDFLAGS)" -tags stella_embed_agent -o bin/ ./cmd/stella
 
 .PHONY: demo
 demo: build ## Show a control plane and agents at work in one process (ARGS='...')
@@ -84,7 +88,7 @@ lint: $(GOLANGCI) shellcheck ## Check formatting, mistakes, architecture, script
 .PHONY: shellcheck
 shellcheck:
 	@if command -v shellcheck >/dev/null || [[ "$${STELLA_PEERS-}" == required ]]; then \
-		(set -x; shellcheck .ci/run scripts/*); \
+		(set -x; shellcheck .ci/run scripts/* packaging/install.sh); \
 	else \
 		echo "lint: shellcheck is not installed: the scripts were not checked"; \
 	fi

@@ -35,6 +35,9 @@ const (
 	// PurposeServerKey is the server's next signing key: the signature on its
 	// ServerKeyText, by the key before it.
 	PurposeServerKey = "stella/v1/server-key"
+	// PurposeChecksums is what /download/SHA256SUMS lists: the signature is on its
+	// bytes.
+	PurposeChecksums = "stella/v1/checksums"
 )
 
 // SealInfo is HPKE's info: what a sealed text is bound to, so that it is of no

@@ -73,6 +73,14 @@ var operations = map[string][]any{
 	"artifact.content": {(*Client).ArtifactContent, (*Client).PullArtifact},
 	"artifact.delete":  {(*Client).DeleteArtifact},
 
+	"agent.bootstrap":         {(*Client).Bootstrap},
+	"installer.linux":         {(*Client).LinuxInstaller},
+	"installer.windows":       {(*Client).WindowsInstaller},
+	"agent-program.get":       {(*Client).AgentProgram},
+	"agent-program.checksums": {(*Client).AgentChecksums},
+	"agent-program.signature": {(*Client).AgentChecksumsSignature},
+	"server.signing-key":      {(*Client).SigningKey},
+
 	"registration-token.create": {(*Client).CreateRegistrationToken},
 	"registration-token.list":   {(*Client).RegistrationTokenPage, (*Client).RegistrationTokens},
 	"registration-token.revoke": {(*Client).RevokeRegistrationToken},

@@ -16,7 +16,7 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	return noun("agent", "Agents: bootstrap, look at and end them",
-		a.agentBootstrapCommand(), a.agentListCommand(), a.agentShowCommand(), a.agentStatusCommand(),
+		a.agentBootstrapCommand(), a.agentInstallScriptCommand(), a.agentListCommand(), a.agentShowCommand(), a.agentStatusCommand(),
 		a.agentCommandShortcut("drain", "Let an agent take no new tasks, until it is resumed", drainHelp, true),
 		a.agentCommandShortcut("resume", "Let a drained agent take new tasks again", "", false),
 		a.agentRenewCertCommand(),

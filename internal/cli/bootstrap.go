@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,14 +19,15 @@ type bootstrapFlags struct {
 	labels                                  []string
 	ttl, certLife                           time.Duration
 	uses                                    int
+	server                                  string
 }
 
-func (f *bootstrapFlags) request() (api.RegistrationTokenRequest, error) {
-	req := api.RegistrationTokenRequest{
+func (f *bootstrapFlags) request() (api.BootstrapRequest, error) {
+	req := api.BootstrapRequest{RegistrationTokenRequest: api.RegistrationTokenRequest{
 		Name: f.name, AgentID: f.id, Environment: f.env, Group: f.group, Cluster: f.cluster, Platform: f.platform,
 		Capabilities: append(slices.Clone(f.capability), f.capabilities...),
 		TTLSeconds:   int(seconds(f.ttl)), MaxUses: f.uses, CertificateLifeSeconds: int(seconds(f.certLife)),
-	}
+	}, ServerURL: f.server}
 	if f.ttl < 0 {
 		return req, wrongUse("give one as in --ttl 15m", "--ttl %s is no life for a token", f.ttl)
 	}
@@ -46,8 +46,12 @@ func (a *app) agentBootstrapCommand() *cobra.Command {
 	f := bootstrapFlags{platform: "linux"}
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
-		Short: "Make a token for a new agent, and say how to start the agent with it",
-		Long: `Make a token for a new agent, and say how to start the agent with it.
+		Short: "Make a token for a new agent, and the line that makes a host an agent",
+		Long: `Make a token for a new agent, and the line that makes a host an agent.
+
+The line fetches the installer from the server, checks by the pin of the server's
+key that it is the server's, and runs it. The token goes through the environment,
+so that no list of processes shows it.
 
 What the token binds (name, environment, group, labels …), the agent cannot
 override. The token also carries the pin of the server's root, by which the
@@ -64,15 +68,14 @@ agent knows the server.`,
 			if err != nil {
 				return err
 			}
-			token, err := c.CreateRegistrationToken(cmd.Context(), req)
+			if req.ServerURL == "" && !isLoopback(hostOf(c.URL())) {
+				req.ServerURL = c.URL() // by which it is reached from here, it is from there
+			}
+			made, err := c.Bootstrap(cmd.Context(), req)
 			if err != nil {
 				return err
 			}
-			server := c.URL()
-			if token.ServerURL != "" && hostOf(server) != hostOf(token.ServerURL) && isLoopback(hostOf(server)) {
-				server = token.ServerURL // what the server calls itself is good elsewhere too
-			}
-			return a.io.Write(a.format, token, func() { a.showBootstrap(token, server, f.platform) })
+			return a.io.Write(a.format, made, func() { a.showBootstrap(made, req.Name) })
 		},
 	}
 	flags := cmd.Flags()
@@ -81,6 +84,7 @@ agent knows the server.`,
 	flags.StringVar(&f.env, "env", "", "the environment, as in production")
 	flags.StringVar(&f.group, "group", "", "the group")
 	flags.StringVar(&f.cluster, "cluster", "", "the cluster to join")
+	flags.StringVar(&f.server, "server-url", "", "the `URL` by which the agent reaches the server; the one that you reach it by when left out, unless that is this machine's own")
 	flags.StringVar(&f.platform, "platform", f.platform, "linux, windows or docker")
 	flags.StringArrayVar(&f.capability, "capability", nil, "what the agent may do, as in docker.deploy; may be given several times, all when left out")
 	flags.StringSliceVar(&f.capabilities, "capabilities", nil, "the same as a `list`, as in docker,health_check")
@@ -92,39 +96,37 @@ agent knows the server.`,
 	return cmd
 }
 
-func (a *app) showBootstrap(t *api.RegistrationToken, server, platform string) {
+func (a *app) showBootstrap(b *api.Bootstrap, name string) {
 	style := a.io.OutStyle
 	uses := "used once"
-	if t.MaxUses > 1 {
-		uses = "used by " + plural(t.MaxUses, "agent")
+	if b.MaxUses > 1 {
+		uses = "used by " + plural(b.MaxUses, "agent")
 	}
 	whom := "a new agent"
-	if t.Name != "" {
-		whom = "agent " + t.Name
+	if name != "" {
+		whom = "agent " + name
 	}
 	a.io.Printf("Token for %s; it can be %s within %s, until %s:\n\n  %s\n\n", whom, uses,
-		out.Span(t.ExpiresAt.Sub(a.now())), t.ExpiresAt.UTC().Format(time.RFC3339), style.Bold(t.Token))
+		out.Span(b.TokenExpires.Sub(a.now())), b.TokenExpires.UTC().Format(time.RFC3339), style.Bold(b.Token))
 	where := "On the agent's machine, run:"
-	if platform == "docker" {
-		where = "In the agent's container, which needs the engine's socket, run:"
+	if b.Platform == "windows" {
+		where = "On the agent's machine, in PowerShell as administrator, run:"
 	}
-	a.io.Printf("%s\n\n  %s\n\n", where, style.Bold(registerCommand(t.Token, server, platform)))
-	a.io.Printf("To keep the token out of the process list, leave --token out and put it into\n"+
-		"STELLA_BOOTSTRAP_TOKEN. %s shows the agent once it is there.\n", style.Bold("stella agent list"))
-	if isLoopback(hostOf(server)) {
-		a.io.Notef("%s %s is this machine's own address: for an agent elsewhere, put the server's own name there.",
-			a.io.ErrStyle.Warn("note:"), server)
+	a.io.Printf("%s\n\n  %s\n\n", where, style.Bold(b.InstallCommand))
+	for _, other := range b.Alternatives {
+		a.io.Printf("Or, %s:\n\n  %s\n\n", other.When, other.Command)
 	}
-}
-
-// registerCommand is what starts the agent. It is not dressed up as an
-// installer: there is none to fetch.
-func registerCommand(token, server, platform string) string {
-	program, dir := "stella-agent", "/var/lib/stella-agent"
-	if platform == "windows" {
-		program, dir = "stella-agent.exe", `C:\ProgramData\stella-agent`
+	if b.Platform == "linux" {
+		a.io.Printf("Or take the installer there as a file, with the token in it:\n\n  stella agent install-script --token %s --output install.sh\n\n", b.Token)
 	}
-	return strings.Join([]string{program, "--register", "--token=" + token, "--server", server, "--data", dir}, " ")
+	a.io.Printf("%s shows the agent once it is there.\n", style.Bold("stella agent list"))
+	if b.Warning != "" {
+		a.io.Notef("%s %s", a.io.ErrStyle.Warn("note:"), b.Warning)
+	}
+	if isLoopback(hostOf(b.ServerURL)) {
+		a.io.Notef("%s %s is the server's own address on its own machine: for an agent elsewhere, start the server with --advertise, or give --server-url.",
+			a.io.ErrStyle.Warn("note:"), b.ServerURL)
+	}
 }
 
 func isLoopback(host string) bool {

@@ -170,7 +170,10 @@ WHEN    WHO             ACTION        OBJECT  OUTCOME  FROM        DETAIL
 func TestBootstrapPrints(t *testing.T) {
 	t.Parallel()
 	f := newFakeAPI(t)
-	f.answer("POST /api/v1/admin/agent-tokens", api.RegistrationToken{ID: "r1", Token: "reg_abc_def", Name: "prod-01", MaxUses: 1, ExpiresAt: at.Add(15 * time.Minute)})
+	f.answer("POST /api/v1/admin/agents/bootstrap", api.Bootstrap{
+		ID: "r1", Token: "reg_abc_def", MaxUses: 1, TokenExpires: at.Add(15 * time.Minute), ServerURL: "https://localhost:8443", Platform: "linux",
+		InstallCommand: "curl it", Alternatives: []api.BootstrapCommand{{When: "with wget", Command: "wget it"}}, InstallScript: "#!/bin/sh", Warning: "this server has no agent for linux",
+	})
 	term := newTerminal(t, f)
 	term.must(t, "agent", "bootstrap", "--name", "prod-01")
 	want := `Token for agent prod-01; it can be used once within 15 minutes, until 2026-05-04T12:15:00Z:
@@ -179,19 +182,25 @@ func TestBootstrapPrints(t *testing.T) {
 
 On the agent's machine, run:
 
-  stella-agent --register --token=reg_abc_def --server ` + f.server.URL + ` --data /var/lib/stella-agent
+  curl it
 
-To keep the token out of the process list, leave --token out and put it into
-STELLA_BOOTSTRAP_TOKEN. stella agent list shows the agent once it is there.
+Or, with wget:
+
+  wget it
+
+Or take the installer there as a file, with the token in it:
+
+  stella agent install-script --token reg_abc_def --output install.sh
+
+stella agent list shows the agent once it is there.
 `
 	if diff := cmp.Diff(want, term.stdout); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(term.stderr, "this machine's own address") {
-		t.Errorf("stderr: %s", term.stderr)
-	}
-	if have := registerCommand("reg_x", "https://s:8443", "windows"); !strings.Contains(have, `stella-agent.exe --register --token=reg_x --server https://s:8443 --data C:\ProgramData\stella-agent`) {
-		t.Error(have)
+	for _, want := range []string{"this server has no agent for linux", "own address on its own machine"} {
+		if !strings.Contains(term.stderr, want) {
+			t.Errorf("stderr: %s", term.stderr)
+		}
 	}
 }
 

@@ -198,12 +198,12 @@ func TestOtherRequests(t *testing.T) {
 	}{
 		{
 			"agent bootstrap --name a1 --env prod --platform linux --capability docker.deploy --capabilities host,health_check --cluster c --label k=v --group g --id a-1 --ttl 90s",
-			"POST /api/v1/admin/agent-tokens",
+			"POST /api/v1/admin/agents/bootstrap",
 			`{"name":"a1","agentId":"a-1","environment":"prod","group":"g","cluster":"c","platform":"linux","capabilities":["docker.deploy","host","health_check"],"labels":{"k":"v"},"ttlSeconds":90,"maxUses":1}`,
 		},
 		{
-			"agent bootstrap --env prod --uses 20", "POST /api/v1/admin/agent-tokens",
-			`{"environment":"prod","platform":"linux","ttlSeconds":900,"maxUses":20}`,
+			"agent bootstrap --env prod --uses 20 --server-url https://stella.example.com", "POST /api/v1/admin/agents/bootstrap",
+			`{"environment":"prod","platform":"linux","ttlSeconds":900,"maxUses":20,"serverUrl":"https://stella.example.com"}`,
 		},
 		{
 			"token create --role operator --name ci --ttl 24h", "POST /api/v1/admin/api-tokens",

@@ -48,6 +48,7 @@ type Config struct {
 	HandshakeTimeout  time.Duration     `name:"handshake-timeout" default:"10s" help:"how long a TLS handshake, and then the first request's headers, may take"`
 	BodyTimeout       time.Duration     `name:"body-timeout" default:"30s" help:"how long a request's body may take, and a part of an upload; an answer may take four times as long"`
 	MetricsAddr       string            `name:"metrics-addr" help:"host:port, of this machine or of a private network, at which /metrics is read over plain HTTP and without a token; nowhere when left out, and then GET /metrics of the API still answers who has a token"`
+	AgentsDir         string            `name:"agents-dir" help:"folder with agents' programs to give out, as in stella-agent_linux_arm64, beside the one that the server was built with; agents in the data folder when left out"`
 	LogFormat         string            `name:"log-format" help:"text or json; text on a terminal and json otherwise when left out"`
 	LogLevel          string            `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	AuditRetention    time.Duration     `name:"audit-retention" default:"0s" help:"how long lines of the audit log are kept, as in 8760h; 0 is for ever, the default, because how long they have to be kept is for you and your auditors to say, and what is removed is gone"`
@@ -162,6 +163,16 @@ func (c *Config) bodyTimeout() time.Duration      { return cmp.Or(c.BodyTimeout,
 
 // revokedFile is the record of what was revoked.
 func (c *Config) revokedFile() string { return filepath.Join(c.Data, "revoked.jsonl") }
+
+// agentsFolders are where agents' programs are: the operator's own before those
+// of the package that this program came with.
+func (c *Config) agentsFolders() []string {
+	folders := []string{cmp.Or(c.AgentsDir, filepath.Join(c.Data, "agents"))}
+	if self, err := os.Executable(); err == nil {
+		folders = append(folders, filepath.Join(filepath.Dir(filepath.Dir(self)), "lib", "stella", "agents"))
+	}
+	return folders
+}
 
 func (c *Config) masterKeyFile() string {
 	if c.MasterKeyFile != "" {

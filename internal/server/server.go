@@ -32,6 +32,7 @@ import (
 	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
+	"stella-ops.org/stella/internal/server/install"
 	"stella-ops.org/stella/internal/server/limit"
 	"stella-ops.org/stella/internal/server/link"
 	"stella-ops.org/stella/internal/server/rest"
@@ -154,11 +155,13 @@ func (s *Server) Run(ctx context.Context) error {
 	}}
 	strangers := limit.NewStrangers(cfg.strangers(), time.Now)
 
+	installers := &install.Installers{Agents: install.NewAgents(cfg.agentsFolders()...), Version: obs.BuildVersion(), Pins: ca.ServerPins, Names: cfg.names()}
+
 	api := rest.New(rest.Deps{
 		Access: accounts, Audit: audit, Names: ca, Enroll: enrolment, Fleet: agents, Monitor: monitor,
 		Targets: targets, Tasks: tasks, Commands: commands, Artifacts: artifacts, Secrets: secrets, Rollouts: rollouts, Tokens: tokens, Links: hub, Followers: wake, Ready: ready.Check,
 		Listen: func(tenant string, f event.Filter) rest.Listener { return wake.Listen(tenant, f) },
-		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, guard.Ended).CRL, Signing: signing, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
+		CA:     ca, Rotation: enroll.NewRotation(ca, st), CRL: pki.NewLists(ca, guard.Ended).CRL, Signing: signing, Installers: installers, HeartbeatInterval: cfg.HeartbeatInterval, SignedOnly: cfg.RequireSigned,
 		BaseURL: func() string { return base }, Version: obs.BuildVersion(), Stopping: ctx.Done(), Now: now, Log: log,
 		Strangers: strangers, BodyTimeout: cfg.bodyTimeout(), Metrics: registry.Handler(log), RenewalRefused: meter.renewalRefused,
 	})

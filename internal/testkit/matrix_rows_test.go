@@ -58,6 +58,15 @@ var openRows = []cells{
 	{id: "server.ready", who: ofEverybody, in: 200},
 	{id: "server.root-certificate", who: ofEverybody, in: 200},
 	{id: "server.crl", who: ofEverybody, in: 200},
+	{id: "server.signing-key", who: ofEverybody, in: 200},
+	{id: "installer.linux", who: ofEverybody, in: 200},
+	{id: "installer.windows", who: ofEverybody, in: 200},
+	{id: "agent-program.checksums", who: ofEverybody, in: 200},
+	{id: "agent-program.signature", who: ofEverybody, in: 200},
+	{id: "agent-program.get", who: ofEverybody, in: 200, make: func(m *matrix, _ *caller) attempt {
+		agentProgram(m, m.cp, "linux", "arm64")
+		return attempt{params: map[string]string{"os": "linux", "arch": "arm64", "file": "stella-agent"}}
+	}},
 	{id: "document.openapi", who: ofEverybody, in: 200},
 	{id: "document.page", who: ofEverybody, in: 200},
 	{id: "nothing", who: ofEverybody, in: 404},
@@ -78,6 +87,7 @@ var peopleRows = []cells{
 	}},
 	{id: "registration-token.list", who: ofAdmins, in: 200},
 	{id: "registration-token.create", who: ofAdmins, in: 201, make: with(func(*matrix) any { return api.RegistrationTokenRequest{} })},
+	{id: "agent.bootstrap", who: ofAdmins, in: 201, make: with(func(*matrix) any { return api.BootstrapRequest{} })},
 	{id: "registration-token.revoke", who: ofAdmins, in: 200, absent: "token_not_found", make: func(m *matrix, _ *caller) attempt {
 		tok, err := m.admin.CreateRegistrationToken(m.Context(), api.RegistrationTokenRequest{Name: m.name()})
 		m.ok(err)

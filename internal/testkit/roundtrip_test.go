@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -196,6 +197,53 @@ var tripsOfServer = []row{
 			w.Errorf("%d %s", status, body)
 		}
 	}, ""},
+	{"server.signing-key", func(w *trip) {
+		key, err := w.admin.SigningKey(w.Context())
+		w.ok(err)
+		if block, _ := pem.Decode(key); block == nil || block.Type != "PUBLIC KEY" {
+			w.Errorf("%s", key)
+		}
+	}, "it does nothing that could fail"},
+	{"installer.linux", func(w *trip) {
+		text, err := w.admin.LinuxInstaller(w.Context())
+		w.ok(err)
+		if !bytes.Contains(text, []byte("\nserver='"+w.cp.URL+"'")) {
+			w.Errorf("%.500s", text)
+		}
+	}, "it does nothing that could fail"},
+	{"installer.windows", func(w *trip) {
+		text, err := w.admin.WindowsInstaller(w.Context())
+		w.ok(err)
+		if !bytes.Contains(text, []byte("\n$Server = '"+w.cp.URL+"'")) {
+			w.Errorf("%.500s", text)
+		}
+	}, "it does nothing that could fail"},
+	{"agent-program.checksums", func(w *trip) {
+		agentProgram(w, w.cp, "linux", "riscv64")
+		text, err := w.admin.AgentChecksums(w.Context())
+		w.ok(err)
+		if !bytes.Contains(text, []byte("  stella-agent_linux_riscv64\n")) {
+			w.Errorf("%s", text)
+		}
+	}, "it takes a disk that breaks"},
+	{"agent-program.signature", func(w *trip) {
+		signature, err := w.admin.AgentChecksumsSignature(w.Context())
+		w.ok(err)
+		if len(signature) != 64 {
+			w.Errorf("%x", signature)
+		}
+	}, "it takes a disk that breaks"},
+	{"agent-program.get", func(w *trip) {
+		program := agentProgram(w, w.cp, "linux", "riscv64")
+		body, err := w.admin.AgentProgram(w.Context(), "linux", "riscv64")
+		w.ok(err)
+		defer body.Close()
+		if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, program) {
+			w.Errorf("%d bytes, %v", len(got), err)
+		}
+		_, err = w.admin.AgentProgram(w.Context(), "plan9", "amd64")
+		w.refused(err, 404, "agent_program_not_found")
+	}, ""},
 	{"server.metrics", func(w *trip) {
 		text, err := w.admin.Metrics(w.Context())
 		w.ok(err)
@@ -307,6 +355,19 @@ var tripsOfTokens = []row{
 	{"secret.delete", func(w *trip) {
 		w.ok(w.admin.DeleteSecret(w.Context(), "web-key", false))
 		w.refused(w.admin.DeleteSecret(w.Context(), "web-key", true), 404, "secret_not_found")
+	}, ""},
+	{"agent.bootstrap", func(w *trip) {
+		for _, platform := range []string{"linux", "windows", "docker"} {
+			made, err := w.admin.Bootstrap(w.Context(), api.BootstrapRequest{RegistrationTokenRequest: api.RegistrationTokenRequest{Group: "web", Platform: platform}})
+			w.ok(err)
+			if !strings.Contains(made.InstallCommand, made.Token) || made.ServerURL != w.cp.URL {
+				w.Errorf("%+v", made)
+			}
+		}
+		_, err := w.admin.Bootstrap(w.Context(), api.BootstrapRequest{RegistrationTokenRequest: api.RegistrationTokenRequest{Platform: "amiga"}})
+		w.refused(err, 422, "invalid")
+		_, err = w.admin.Bootstrap(w.Context(), api.BootstrapRequest{ServerURL: "https://elsewhere.example.com:8443"})
+		w.refused(err, 422, "invalid")
 	}, ""},
 	{"registration-token.create", func(w *trip) {
 		_, err := w.admin.CreateRegistrationToken(w.Context(), api.RegistrationTokenRequest{Group: "web", Labels: map[string]string{"zone": "eu"}, MaxUses: 3})

@@ -42,6 +42,7 @@ var tags = []*huma.Tag{
 	{Name: "secrets", Description: "Named values that targets and tasks refer to. They are kept encrypted, and go to agents alone."},
 	{Name: "events", Description: "What happens, as it happens."},
 	{Name: "tokens", Description: "Registration tokens, with which agents get their identity, and API tokens of people and scripts. For admins."},
+	{Name: "install", Description: "What hosts fetch that are to become agents. It is for everybody, and none of it is secret."},
 	{Name: "audit", Description: "Who changed what, and who tried to. The log cannot be changed unnoticed: each line has the hash of the one before it."},
 	{Name: "ca", Description: "The installation's certificate authority, and how the next one takes its place. For admins."},
 	{Name: "server", Description: "The server itself."},
@@ -83,8 +84,9 @@ func (s *Server) describe() {
 	doc.Tags = tags
 	doc.Components.Responses = map[string]*huma.Response{}
 	s.describePlain(doc)
+	s.describeInstall(doc)
 	abouts := map[string]about{}
-	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutArtifacts(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer(), aboutCA()} {
+	for _, part := range []map[string]about{aboutAgents(), aboutProtocol(), aboutWork(), aboutCommands(), aboutArtifacts(), aboutRollouts(), aboutSecrets(), aboutAdmin(), aboutServer(), aboutInstall(), aboutCA()} {
 		maps.Copy(abouts, part)
 	}
 	for path, item := range doc.Paths {

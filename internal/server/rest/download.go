@@ -41,18 +41,24 @@ func content(op *huma.Operation) {
 // download answers with an artifact's bytes, or the part that is asked for.
 func (s *Server) download(hc huma.Context, a *artifact.Artifact) {
 	r, w := humago.Unwrap(hc)
-	ctx, control := hc.Context(), http.NewResponseController(w)
-	h := w.Header()
-	h.Set("Content-Type", octets)
-	h.Set("ETag", `"`+a.Digest+`"`)
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Content-Disposition", disposition(a.Name))
+	ctx := hc.Context()
 	src := s.Artifacts.Content(ctx, a)
-	http.ServeContent(&rangeRefusal{ResponseWriter: w}, r, "", time.Time{}, &patientContent{src, control, s.bodyTimeout})
+	w.Header().Set("Cache-Control", "private, no-cache")
+	s.give(w, r, a.Digest, a.Name, src)
 	// Whoever gets them sees that it was not the end: the length was said.
 	if err := src.Err(); err != nil && ctx.Err() == nil {
 		s.log.ErrorContext(ctx, "an artifact's bytes were not read to their end", "digest", a.Digest, "error", err)
 	}
+}
+
+// give answers with content that has a digest, all of it or the part that is
+// asked for.
+func (s *Server) give(w http.ResponseWriter, r *http.Request, digest, name string, content io.ReadSeeker) {
+	h, control := w.Header(), http.NewResponseController(w)
+	h.Set("Content-Type", octets)
+	h.Set("ETag", `"`+digest+`"`)
+	h.Set("Content-Disposition", disposition(name))
+	http.ServeContent(&rangeRefusal{ResponseWriter: w}, r, "", time.Time{}, &patientContent{content, control, s.bodyTimeout})
 	_ = control.SetWriteDeadline(time.Time{}) // the connection is gone otherwise
 }
 

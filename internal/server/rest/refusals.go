@@ -38,6 +38,7 @@ var refusals = map[string]string{ //nolint:gosec // codes, and no secrets
 	"404 group_not_found":          "no agent is in the group",
 	"404 target_not_found":         "there is no such target",
 	"404 task_not_found":           "there is no such task",
+	"404 agent_program_not_found":  "the server has no agent for that system",
 	"404 artifact_not_found":       "there is no such artifact; for an agent: none that its task was made with",
 	"404 command_not_found":        "there is no such command; it is kept for some days after it ended",
 	"404 rollout_not_found":        "there is no such rollout",

@@ -24,6 +24,7 @@ import (
 	"stella-ops.org/stella/internal/rollout"
 	"stella-ops.org/stella/internal/seal"
 	"stella-ops.org/stella/internal/secret"
+	"stella-ops.org/stella/internal/server/install"
 	"stella-ops.org/stella/internal/server/limit"
 	"stella-ops.org/stella/internal/server/live"
 	"stella-ops.org/stella/internal/target"
@@ -83,6 +84,8 @@ type Deps struct {
 		Trust() string
 	}
 	Rotation *enroll.Rotation
+	// Installers are what hosts fetch that are to become agents.
+	Installers *install.Installers
 	// CRL is the list of revoked certificates, in DER, signed by an authority;
 	// by the one that issues when none is named.
 	CRL func(ctx context.Context, authority string) ([]byte, error)
@@ -168,6 +171,8 @@ func New(d Deps) *Server {
 	s.rollouts()
 	s.inventory()
 	s.adminTokens()
+	s.bootstrap()
+	s.installers()
 	s.authority()
 	s.metrics()
 	s.auditLog()
@@ -400,6 +405,8 @@ func objectOf(answer any) string {
 	case api.ArtifactUpload:
 		return v.Digest
 	case api.RegistrationToken:
+		return v.ID
+	case api.Bootstrap:
 		return v.ID
 	case api.APIToken:
 		return v.ID

@@ -108,6 +108,13 @@ const (
 	Yes     AuditVerificationContains = "yes"
 )
 
+// Defines values for BootstrapPlatform.
+const (
+	BootstrapPlatformDocker  BootstrapPlatform = "docker"
+	BootstrapPlatformLinux   BootstrapPlatform = "linux"
+	BootstrapPlatformWindows BootstrapPlatform = "windows"
+)
+
 // Defines values for CAStatusPhase.
 const (
 	Activated CAStatusPhase = "activated"
@@ -252,10 +259,10 @@ const (
 
 // Defines values for TargetRequestKind.
 const (
-	TargetRequestKindCompose TargetRequestKind = "compose"
-	TargetRequestKindDocker  TargetRequestKind = "docker"
-	TargetRequestKindHost    TargetRequestKind = "host"
-	TargetRequestKindSsh     TargetRequestKind = "ssh"
+	Compose TargetRequestKind = "compose"
+	Docker  TargetRequestKind = "docker"
+	Host    TargetRequestKind = "host"
+	Ssh     TargetRequestKind = "ssh"
 )
 
 // Defines values for TaskPriority.
@@ -910,6 +917,93 @@ type AuditVerification struct {
 
 // AuditVerificationContains With ?head=: whether the log contains that line; removed when the retention took it, so that nobody can tell.
 type AuditVerificationContains string
+
+// Bootstrap Bootstrap is the answer to a BootstrapRequest. All of it but the ids and times is secret: the token is in it.
+type Bootstrap struct {
+	// Alternatives Other lines that do the same.
+	Alternatives *[]BootstrapCommand `json:"alternatives"`
+
+	// Configuration The agent's configuration file, as the installer writes it (YAML).
+	Configuration string `json:"configuration"`
+
+	// Id The token's id; it is no secret.
+	Id string `json:"id"`
+
+	// InstallCommand The line that makes a host an agent: it fetches the installer, checks that it is this server's, and runs it.
+	InstallCommand string `json:"installCommand"`
+
+	// InstallScript The installer with the token in it, for where the line cannot be used; none for docker. For windows the token is to be given by the variable STELLA_BOOTSTRAP_TOKEN.
+	InstallScript *string `json:"installScript,omitempty"`
+
+	// MaxUses How many agents may register with it.
+	MaxUses int64 `json:"maxUses"`
+
+	// Platform What the commands are for.
+	Platform BootstrapPlatform `json:"platform"`
+
+	// ServerUrl The address by which the agent will reach the server.
+	ServerUrl string `json:"serverUrl"`
+
+	// Token The registration token, shown once.
+	Token string `json:"token"`
+
+	// TokenExpires When the token ends.
+	TokenExpires time.Time `json:"tokenExpires"`
+
+	// Warning What will be in the way, as that this server has no agent for the platform.
+	Warning *string `json:"warning,omitempty"`
+}
+
+// BootstrapPlatform What the commands are for.
+type BootstrapPlatform string
+
+// BootstrapCommand BootstrapCommand is a line to type on a host.
+type BootstrapCommand struct {
+	// Command The line.
+	Command string `json:"command"`
+
+	// When What it needs, as in: with wget.
+	When string `json:"when"`
+}
+
+// BootstrapRequest BootstrapRequest is POST /api/v1/admin/agents/bootstrap: a registration token for a new agent, with how to start the agent by it.
+type BootstrapRequest struct {
+	// AgentId Binds the agent's id; needed to take over an identity that exists.
+	AgentId *string `json:"agentId,omitempty"`
+
+	// Capabilities Binds the capabilities to a part of these.
+	Capabilities *[]string `json:"capabilities"`
+
+	// CertificateLifeSeconds How long the agents' certificates are good; as the server, or the environment, says when left out.
+	CertificateLifeSeconds *int64 `json:"certificateLifeSeconds,omitempty"`
+
+	// Cluster Binds the cluster.
+	Cluster *string `json:"cluster,omitempty"`
+
+	// Environment Binds the environment.
+	Environment *string `json:"environment,omitempty"`
+
+	// Group Binds the group.
+	Group *string `json:"group,omitempty"`
+
+	// Labels Labels that the agent gets.
+	Labels *map[string]string `json:"labels,omitempty"`
+
+	// MaxUses How many agents may register; 1 when left out.
+	MaxUses *int64 `json:"maxUses,omitempty"`
+
+	// Name Binds the agent's name.
+	Name *string `json:"name,omitempty"`
+
+	// Platform Binds the platform.
+	Platform *string `json:"platform,omitempty"`
+
+	// ServerUrl The address by which the agent reaches the server, where that is another one than the server calls itself; the server's certificate must be for it.
+	ServerUrl *string `json:"serverUrl,omitempty"`
+
+	// TtlSeconds The token's life; 900 when left out.
+	TtlSeconds *int64 `json:"ttlSeconds,omitempty"`
+}
 
 // CAFollowers CAFollowers counts agents, of all tenants, that are not revoked.
 type CAFollowers struct {
@@ -2752,6 +2846,9 @@ type N404AgentNotFound = Problem
 // N404AgentNotFoundTargetNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404AgentNotFoundTargetNotFound = Problem
 
+// N404AgentProgramNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
+type N404AgentProgramNotFound = Problem
+
 // N404ArtifactNotFound Problem is an error as RFC 9457 (application/problem+json) describes it, with a code that programs may rely on.
 type N404ArtifactNotFound = Problem
 
@@ -3264,6 +3361,9 @@ type ServerCrlParams struct {
 
 // RegistrationTokenCreateJSONRequestBody defines body for RegistrationTokenCreate for application/json ContentType.
 type RegistrationTokenCreateJSONRequestBody = RegistrationTokenRequest
+
+// AgentBootstrapJSONRequestBody defines body for AgentBootstrap for application/json ContentType.
+type AgentBootstrapJSONRequestBody = BootstrapRequest
 
 // ApiTokenCreateJSONRequestBody defines body for ApiTokenCreate for application/json ContentType.
 type ApiTokenCreateJSONRequestBody = APITokenRequest
@@ -6610,6 +6710,11 @@ type ClientInterface interface {
 	// RegistrationTokenRevoke request
 	RegistrationTokenRevoke(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentBootstrapWithBody request with any body
+	AgentBootstrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	AgentBootstrap(ctx context.Context, body AgentBootstrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ApiTokenList request
 	ApiTokenList(ctx context.Context, params *ApiTokenListParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -6855,8 +6960,23 @@ type ClientInterface interface {
 	// Whoami request
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AgentProgramChecksums request
+	AgentProgramChecksums(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AgentProgramSignature request
+	AgentProgramSignature(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AgentProgramGet request
+	AgentProgramGet(ctx context.Context, os string, arch string, file string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ServerHealth request
 	ServerHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InstallerWindows request
+	InstallerWindows(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InstallerLinux request
+	InstallerLinux(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ServerMetrics request
 	ServerMetrics(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -6866,6 +6986,9 @@ type ClientInterface interface {
 
 	// ServerCrl request
 	ServerCrl(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ServerSigningKey request
+	ServerSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ServerReady request
 	ServerReady(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -6909,6 +7032,30 @@ func (c *Client) RegistrationTokenCreate(ctx context.Context, body RegistrationT
 
 func (c *Client) RegistrationTokenRevoke(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRegistrationTokenRevokeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentBootstrapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentBootstrapRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentBootstrap(ctx context.Context, body AgentBootstrapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentBootstrapRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7987,8 +8134,68 @@ func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
+func (c *Client) AgentProgramChecksums(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentProgramChecksumsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentProgramSignature(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentProgramSignatureRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) AgentProgramGet(ctx context.Context, os string, arch string, file string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAgentProgramGetRequest(c.Server, os, arch, file)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 func (c *Client) ServerHealth(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewServerHealthRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) InstallerWindows(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallerWindowsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) InstallerLinux(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallerLinuxRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -8025,6 +8232,18 @@ func (c *Client) ServerRootCertificate(ctx context.Context, reqEditors ...Reques
 
 func (c *Client) ServerCrl(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewServerCrlRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+func (c *Client) ServerSigningKey(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewServerSigningKeyRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -8214,6 +8433,46 @@ func NewRegistrationTokenRevokeRequest(server string, id string) (*http.Request,
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAgentBootstrapRequest calls the generic AgentBootstrap builder with application/json body
+func NewAgentBootstrapRequest(server string, body AgentBootstrapJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAgentBootstrapRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAgentBootstrapRequestWithBody generates requests for AgentBootstrap with any type of body
+func NewAgentBootstrapRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/admin/agents/bootstrap")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("POST", queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -12103,6 +12362,108 @@ func NewWhoamiRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAgentProgramChecksumsRequest generates requests for AgentProgramChecksums
+func NewAgentProgramChecksumsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/download/SHA256SUMS")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAgentProgramSignatureRequest generates requests for AgentProgramSignature
+func NewAgentProgramSignatureRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/download/SHA256SUMS.sig")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAgentProgramGetRequest generates requests for AgentProgramGet
+func NewAgentProgramGetRequest(server string, os string, arch string, file string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithLocation("simple", false, "os", runtime.ParamLocationPath, os)
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithLocation("simple", false, "arch", runtime.ParamLocationPath, arch)
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithLocation("simple", false, "file", runtime.ParamLocationPath, file)
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/download/%s/%s/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewServerHealthRequest generates requests for ServerHealth
 func NewServerHealthRequest(server string) (*http.Request, error) {
 	var err error
@@ -12113,6 +12474,60 @@ func NewServerHealthRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/healthz")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewInstallerWindowsRequest generates requests for InstallerWindows
+func NewInstallerWindowsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/install.ps1")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewInstallerLinuxRequest generates requests for InstallerLinux
+func NewInstallerLinuxRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/install.sh")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -12233,6 +12648,33 @@ func NewServerCrlRequest(server string, params *ServerCrlParams) (*http.Request,
 	return req, nil
 }
 
+// NewServerSigningKeyRequest generates requests for ServerSigningKey
+func NewServerSigningKeyRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/pki/signing-key.pem")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest("GET", queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewServerReadyRequest generates requests for ServerReady
 func NewServerReadyRequest(server string) (*http.Request, error) {
 	var err error
@@ -12313,6 +12755,11 @@ type ClientWithResponsesInterface interface {
 
 	// RegistrationTokenRevokeWithResponse request
 	RegistrationTokenRevokeWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*RegistrationTokenRevokeAnswer, error)
+
+	// AgentBootstrapWithBodyWithResponse request with any body
+	AgentBootstrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentBootstrapAnswer, error)
+
+	AgentBootstrapWithResponse(ctx context.Context, body AgentBootstrapJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentBootstrapAnswer, error)
 
 	// ApiTokenListWithResponse request
 	ApiTokenListWithResponse(ctx context.Context, params *ApiTokenListParams, reqEditors ...RequestEditorFn) (*ApiTokenListAnswer, error)
@@ -12559,8 +13006,23 @@ type ClientWithResponsesInterface interface {
 	// WhoamiWithResponse request
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiAnswer, error)
 
+	// AgentProgramChecksumsWithResponse request
+	AgentProgramChecksumsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*AgentProgramChecksumsAnswer, error)
+
+	// AgentProgramSignatureWithResponse request
+	AgentProgramSignatureWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*AgentProgramSignatureAnswer, error)
+
+	// AgentProgramGetWithResponse request
+	AgentProgramGetWithResponse(ctx context.Context, os string, arch string, file string, reqEditors ...RequestEditorFn) (*AgentProgramGetAnswer, error)
+
 	// ServerHealthWithResponse request
 	ServerHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerHealthAnswer, error)
+
+	// InstallerWindowsWithResponse request
+	InstallerWindowsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*InstallerWindowsAnswer, error)
+
+	// InstallerLinuxWithResponse request
+	InstallerLinuxWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*InstallerLinuxAnswer, error)
 
 	// ServerMetricsWithResponse request
 	ServerMetricsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerMetricsAnswer, error)
@@ -12570,6 +13032,9 @@ type ClientWithResponsesInterface interface {
 
 	// ServerCrlWithResponse request
 	ServerCrlWithResponse(ctx context.Context, params *ServerCrlParams, reqEditors ...RequestEditorFn) (*ServerCrlAnswer, error)
+
+	// ServerSigningKeyWithResponse request
+	ServerSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerSigningKeyAnswer, error)
 
 	// ServerReadyWithResponse request
 	ServerReadyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerReadyAnswer, error)
@@ -12658,6 +13123,38 @@ func (r RegistrationTokenRevokeAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r RegistrationTokenRevokeAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type AgentBootstrapAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	JSON201                   *Bootstrap
+	ApplicationproblemJSON400 *N400Malformed
+	ApplicationproblemJSON401 *N401Unauthenticated
+	ApplicationproblemJSON403 *N403RoleMissing
+	ApplicationproblemJSON408 *N408Timeout
+	ApplicationproblemJSON413 *N413TooLarge
+	ApplicationproblemJSON415 *N415UnsupportedMediaType
+	ApplicationproblemJSON422 *N422Invalid
+	ApplicationproblemJSON429 *N429RateLimited
+	ApplicationproblemJSON500 *N500Internal
+	ApplicationproblemJSON503 *N503StoreUnavailable
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentBootstrapAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentBootstrapAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -14679,6 +15176,74 @@ func (r WhoamiAnswer) StatusCode() int {
 	return 0
 }
 
+type AgentProgramChecksumsAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentProgramChecksumsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentProgramChecksumsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type AgentProgramSignatureAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentProgramSignatureAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentProgramSignatureAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type AgentProgramGetAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON404 *N404AgentProgramNotFound
+	ApplicationproblemJSON416 *N416RangeNotSatisfiable
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r AgentProgramGetAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AgentProgramGetAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ServerHealthAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -14696,6 +15261,50 @@ func (r ServerHealthAnswer) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r ServerHealthAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type InstallerWindowsAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallerWindowsAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallerWindowsAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type InstallerLinuxAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallerLinuxAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallerLinuxAnswer) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -14773,6 +15382,28 @@ func (r ServerCrlAnswer) StatusCode() int {
 	return 0
 }
 
+type ServerSigningKeyAnswer struct {
+	Body                      []byte
+	HTTPResponse              *http.Response
+	ApplicationproblemJSON429 *N429RateLimited
+}
+
+// Status returns HTTPResponse.Status
+func (r ServerSigningKeyAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ServerSigningKeyAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 type ServerReadyAnswer struct {
 	Body                      []byte
 	HTTPResponse              *http.Response
@@ -14830,6 +15461,23 @@ func (c *ClientWithResponses) RegistrationTokenRevokeWithResponse(ctx context.Co
 		return nil, err
 	}
 	return ParseRegistrationTokenRevokeAnswer(rsp)
+}
+
+// AgentBootstrapWithBodyWithResponse request with arbitrary body returning *AgentBootstrapAnswer
+func (c *ClientWithResponses) AgentBootstrapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AgentBootstrapAnswer, error) {
+	rsp, err := c.AgentBootstrapWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentBootstrapAnswer(rsp)
+}
+
+func (c *ClientWithResponses) AgentBootstrapWithResponse(ctx context.Context, body AgentBootstrapJSONRequestBody, reqEditors ...RequestEditorFn) (*AgentBootstrapAnswer, error) {
+	rsp, err := c.AgentBootstrap(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentBootstrapAnswer(rsp)
 }
 
 // ApiTokenListWithResponse request returning *ApiTokenListAnswer
@@ -15611,6 +16259,33 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 	return ParseWhoamiAnswer(rsp)
 }
 
+// AgentProgramChecksumsWithResponse request returning *AgentProgramChecksumsAnswer
+func (c *ClientWithResponses) AgentProgramChecksumsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*AgentProgramChecksumsAnswer, error) {
+	rsp, err := c.AgentProgramChecksums(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentProgramChecksumsAnswer(rsp)
+}
+
+// AgentProgramSignatureWithResponse request returning *AgentProgramSignatureAnswer
+func (c *ClientWithResponses) AgentProgramSignatureWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*AgentProgramSignatureAnswer, error) {
+	rsp, err := c.AgentProgramSignature(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentProgramSignatureAnswer(rsp)
+}
+
+// AgentProgramGetWithResponse request returning *AgentProgramGetAnswer
+func (c *ClientWithResponses) AgentProgramGetWithResponse(ctx context.Context, os string, arch string, file string, reqEditors ...RequestEditorFn) (*AgentProgramGetAnswer, error) {
+	rsp, err := c.AgentProgramGet(ctx, os, arch, file, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAgentProgramGetAnswer(rsp)
+}
+
 // ServerHealthWithResponse request returning *ServerHealthAnswer
 func (c *ClientWithResponses) ServerHealthWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerHealthAnswer, error) {
 	rsp, err := c.ServerHealth(ctx, reqEditors...)
@@ -15618,6 +16293,24 @@ func (c *ClientWithResponses) ServerHealthWithResponse(ctx context.Context, reqE
 		return nil, err
 	}
 	return ParseServerHealthAnswer(rsp)
+}
+
+// InstallerWindowsWithResponse request returning *InstallerWindowsAnswer
+func (c *ClientWithResponses) InstallerWindowsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*InstallerWindowsAnswer, error) {
+	rsp, err := c.InstallerWindows(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallerWindowsAnswer(rsp)
+}
+
+// InstallerLinuxWithResponse request returning *InstallerLinuxAnswer
+func (c *ClientWithResponses) InstallerLinuxWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*InstallerLinuxAnswer, error) {
+	rsp, err := c.InstallerLinux(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallerLinuxAnswer(rsp)
 }
 
 // ServerMetricsWithResponse request returning *ServerMetricsAnswer
@@ -15645,6 +16338,15 @@ func (c *ClientWithResponses) ServerCrlWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseServerCrlAnswer(rsp)
+}
+
+// ServerSigningKeyWithResponse request returning *ServerSigningKeyAnswer
+func (c *ClientWithResponses) ServerSigningKeyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ServerSigningKeyAnswer, error) {
+	rsp, err := c.ServerSigningKey(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseServerSigningKeyAnswer(rsp)
 }
 
 // ServerReadyWithResponse request returning *ServerReadyAnswer
@@ -15861,6 +16563,102 @@ func ParseRegistrationTokenRevokeAnswer(rsp *http.Response) (*RegistrationTokenR
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest N422Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest N500Internal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest N503StoreUnavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAgentBootstrapAnswer parses an HTTP response from a AgentBootstrapWithResponse call
+func ParseAgentBootstrapAnswer(rsp *http.Response) (*AgentBootstrapAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentBootstrapAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Bootstrap
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest N400Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest N401Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest N403RoleMissing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest N408Timeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest N413TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest N415UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest N422Invalid
@@ -21427,6 +22225,98 @@ func ParseWhoamiAnswer(rsp *http.Response) (*WhoamiAnswer, error) {
 	return response, nil
 }
 
+// ParseAgentProgramChecksumsAnswer parses an HTTP response from a AgentProgramChecksumsWithResponse call
+func ParseAgentProgramChecksumsAnswer(rsp *http.Response) (*AgentProgramChecksumsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentProgramChecksumsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAgentProgramSignatureAnswer parses an HTTP response from a AgentProgramSignatureWithResponse call
+func ParseAgentProgramSignatureAnswer(rsp *http.Response) (*AgentProgramSignatureAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentProgramSignatureAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAgentProgramGetAnswer parses an HTTP response from a AgentProgramGetWithResponse call
+func ParseAgentProgramGetAnswer(rsp *http.Response) (*AgentProgramGetAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AgentProgramGetAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest N404AgentProgramNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 416:
+		var dest N416RangeNotSatisfiable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON416 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseServerHealthAnswer parses an HTTP response from a ServerHealthWithResponse call
 func ParseServerHealthAnswer(rsp *http.Response) (*ServerHealthAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21448,6 +22338,58 @@ func ParseServerHealthAnswer(rsp *http.Response) (*ServerHealthAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseInstallerWindowsAnswer parses an HTTP response from a InstallerWindowsWithResponse call
+func ParseInstallerWindowsAnswer(rsp *http.Response) (*InstallerWindowsAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallerWindowsAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseInstallerLinuxAnswer parses an HTTP response from a InstallerLinuxWithResponse call
+func ParseInstallerLinuxAnswer(rsp *http.Response) (*InstallerLinuxAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallerLinuxAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest N429RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -21561,6 +22503,32 @@ func ParseServerCrlAnswer(rsp *http.Response) (*ServerCrlAnswer, error) {
 		}
 		response.ApplicationproblemJSON404 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest N429RateLimited
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseServerSigningKeyAnswer parses an HTTP response from a ServerSigningKeyWithResponse call
+func ParseServerSigningKeyAnswer(rsp *http.Response) (*ServerSigningKeyAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ServerSigningKeyAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
 		var dest N429RateLimited
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
