@@ -115,7 +115,6 @@ func (s *Service) Update(ctx context.Context, tenant, id string, labels *map[str
 	if err := s.store.UpdateAgent(ctx, tenant, a.ID, labels, capabilities, s.now()); err != nil {
 		return nil, err
 	}
-	s.notify.AgentChanged(tenant, a.ID)
 	s.tell(a, api.EventAgentUpdated)
 	return s.store.Agent(ctx, tenant, a.ID)
 }
@@ -148,7 +147,6 @@ func (s *Service) move(ctx context.Context, tenant, id string, to api.Lifecycle)
 		return nil, err
 	}
 	if moved {
-		s.notify.AgentChanged(tenant, a.ID)
 		s.tell(a, lifecycleEvents[to])
 	}
 	if a, err = s.store.Agent(ctx, tenant, a.ID); err != nil {
@@ -170,7 +168,6 @@ func (s *Service) Delete(ctx context.Context, tenant, id string) (*Agent, error)
 	if err := s.store.DeleteAgent(ctx, tenant, a.ID); err != nil {
 		return nil, err
 	}
-	s.notify.AgentChanged(tenant, a.ID)
 	s.tell(a, api.EventAgentDeleted)
 	return a, nil
 }
@@ -179,8 +176,11 @@ var lifecycleEvents = map[api.Lifecycle]string{
 	api.LifecycleActive: api.EventAgentActivated, api.LifecycleInactive: api.EventAgentDeactivated, api.LifecycleRevoked: api.EventAgentRevoked,
 }
 
+// tell tells people and servers what became of an agent: people first, for what
+// the servers do then, as to cut its link, is told to people too.
 func (s *Service) tell(a *Agent, kind string) {
 	s.notify.Publish(a.TenantID, api.Event{At: s.now().UTC(), Kind: kind, AgentID: a.ID, AgentName: a.Name})
+	s.notify.AgentChanged(a.TenantID, a.ID)
 }
 
 // Event is a transition as people are told of it.
