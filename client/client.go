@@ -5,8 +5,11 @@
 // request from being answered is a *ConnectError, which says which server that
 // was and what to do next. Find either with errors.As.
 //
-// The package knows nothing of files, terminals and configuration; it imports
-// the standard library and package api alone.
+// Local asks the agent of this host instead, by its local socket.
+//
+// The package knows nothing of terminals and configuration, and of files only
+// where agents have their sockets; it imports the standard library and package
+// api alone.
 package client
 
 import (

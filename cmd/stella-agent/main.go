@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -18,87 +19,151 @@ import (
 	"stella-ops.org/stella/internal/obs"
 )
 
-const usage = `Stella's agent.
-
-  stella-agent --register --token-file FILE --server URL [flags]   register this host, then run
-  stella-agent run [flags]                                          run from what is registered
-  stella-agent version
-
-The token comes from --token-file, from standard input (--token -), from
-$STELLA_BOOTSTRAP_TOKEN, or from --token=reg_…, which other users of this
-machine can see in the process list. Registering again with the identity in
-place does nothing and needs no token.
-
-`
-
-// words is said of words that stand where none is expected. They may be a token,
-// and are not repeated.
-const words = ": use --register, run or version, one of them; a token comes from --token-file, from --token=reg_…, or from $STELLA_BOOTSTRAP_TOKEN"
-
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "stella-agent:", err)
-		os.Exit(1)
-	}
+// verb is one of the things that the program does.
+type verb struct {
+	name  string
+	about string
+	flags []string // those of no other's business, beside those of the configuration
+	words []string // what may stand behind it, if anything may
+	run   func(ctx context.Context, c *call) error
 }
 
-func run(args []string) error {
-	var a agent.Agent
-	fs := pflag.NewFlagSet("stella-agent", pflag.ContinueOnError)
-	config.Flags(fs, &a.Config)
-	register := fs.Bool("register", false, "register this host first, unless it is registered")
-	token := fs.String("token", "", "the registration token, or - for standard input")
-	tokenFile := fs.String("token-file", "", "a file with the registration token")
-	fs.Usage = func() { fmt.Fprint(os.Stderr, usage+fs.FlagUsages()) }
-	if err := fs.Parse(args); errors.Is(err, pflag.ErrHelp) {
+// verbs are all of them. The first is the one without a name: --register.
+var verbs = []verb{
+	{name: "", about: "register this host unless it is registered, then run", flags: tokenFlags, run: registerAndRun},
+	{name: "register", about: "register this host unless it is registered, and end", flags: slices.Concat(tokenFlags, []string{"register-timeout"}), run: register},
+	{name: "run", about: "run from what is registered", run: run},
+	{name: "status", about: "say how the agent that runs here is; exit code 1 when it is not connected", flags: []string{"wait", "output"}, run: status},
+	{name: "health", about: "say in one line whether it is well, for health checks of containers", run: health},
+	{name: "version", about: "say which version this is", run: version},
+}
+
+// tokenFlags belong to the verbs that register.
+var tokenFlags = []string{"register", "token", "token-file"}
+
+// call is what the program was called with.
+type call struct {
+	flags    *pflag.FlagSet
+	agent    agent.Agent
+	register bool
+	options  options
+	word     string // behind the verb; empty when there is none
+	out      io.Writer
+}
+
+// errSaid ends the program with exit code 1 when all is said already.
+var errSaid = errors.New("it was said")
+
+func main() {
+	err := execute(os.Args[1:], os.Stdout)
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintln(os.Stderr, "stella-agent:", err)
+	}
+	os.Exit(1)
+}
+
+// execute does what the arguments say, and writes to out what was asked for.
+func execute(args []string, out io.Writer) error {
+	c := &call{flags: pflag.NewFlagSet("stella-agent", pflag.ContinueOnError), out: out}
+	config.Flags(c.flags, &c.agent.Config)
+	c.flags.BoolVar(&c.register, "register", false, "register this host first, unless it is registered")
+	c.options.add(c.flags)
+	c.flags.Usage = func() { fmt.Fprint(os.Stderr, usage()+c.flags.FlagUsages()) }
+	if err := c.flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	switch verb := fs.Arg(0); {
-	case fs.NArg() > 1:
-		return errors.New("there are words behind the command" + words)
-	case verb == "version":
-		fmt.Println(obs.BuildVersion())
-		return nil
-	case verb == "run" && !*register, verb == "" && *register:
-	case verb == "":
-		fs.Usage()
-		return errors.New("say what to do: --register, or run")
-	default:
-		return errors.New("the word given is no command, or does not go with --register" + words)
-	}
-	if err := config.Load(fs, &a.Config, os.Getenv); err != nil {
+	v, err := c.verb()
+	if err != nil {
 		return err
 	}
-	if *register {
-		var err error
-		if a.Token, err = readToken(*token, *tokenFile); err != nil {
-			return err
-		}
-	}
-	a.Log = obs.NewLogger(os.Stderr, a.Config.LogFormat, a.Config.LogLevel)
 	ctx, stop := daemon.SignalContext(context.Background())
 	defer stop()
-	return a.Run(ctx)
+	return v.run(ctx, c)
 }
 
-// readToken takes the token from where the user put it.
-func readToken(flag, file string) (string, error) {
-	var text []byte
-	var err error
-	switch {
-	case file != "":
-		text, err = os.ReadFile(file)
-	case flag == "-":
-		text, err = io.ReadAll(io.LimitReader(os.Stdin, 4096))
-	case flag != "":
-		text = []byte(flag)
-	default:
-		text = []byte(os.Getenv("STELLA_BOOTSTRAP_TOKEN"))
+// verb is the one that was asked for. Words that are not expected may be a token,
+// and are not repeated.
+func (c *call) verb() (*verb, error) {
+	name := c.flags.Arg(0)
+	if name == "" && !c.register {
+		c.flags.Usage()
+		return nil, errors.New("say what to do: " + strings.Join(names(), ", "))
 	}
-	if err != nil {
-		return "", fmt.Errorf("registration token: %w", err)
+	i := slices.IndexFunc(verbs, func(v verb) bool { return v.name == name })
+	if i < 0 {
+		return nil, errors.New("the word given is no command: use --register, " + strings.Join(names(), ", ") + ", one of them; " + fromWhere)
 	}
-	return strings.TrimSpace(string(text)), nil
+	v := &verbs[i]
+	c.word = c.flags.Arg(1)
+	if c.flags.NArg() > 2 || c.word != "" && !slices.Contains(v.words, c.word) {
+		next := "nothing stands behind it but flags"
+		if len(v.words) > 0 {
+			next = "use one of " + strings.Join(v.words, ", ")
+		}
+		return nil, fmt.Errorf("there are words behind %q that do not belong there: %s; %s", v.name, next, fromWhere)
+	}
+	var wrong []string
+	c.flags.Visit(func(f *pflag.Flag) {
+		of := func(v verb) bool { return slices.Contains(v.flags, f.Name) }
+		if slices.ContainsFunc(verbs, of) && !of(*v) {
+			wrong = append(wrong, "--"+f.Name)
+		}
+	})
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("%q takes no %s: `stella-agent --help` tells which command does", v.name, strings.Join(wrong, ", "))
+	}
+	return v, nil
+}
+
+// names lists the verbs as they are typed.
+func names() []string {
+	var all []string
+	for _, v := range verbs[1:] {
+		all = append(all, v.name)
+	}
+	return all
+}
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString("Stella's agent.\n\n")
+	for _, v := range verbs {
+		line := "stella-agent " + v.name
+		if v.name == "" {
+			line += "--register"
+		}
+		if len(v.words) > 0 {
+			line += " " + strings.Join(v.words, "|")
+		}
+		fmt.Fprintf(&b, "  %-30s %s\n", line, v.about)
+	}
+	b.WriteString("\n" + registerHelp + "\n")
+	return b.String()
+}
+
+// configure loads the configuration and begins the log.
+func (c *call) configure() error {
+	if err := config.Load(c.flags, &c.agent.Config, os.Getenv); err != nil {
+		return err
+	}
+	c.agent.Log = obs.NewLogger(os.Stderr, c.agent.Config.LogFormat, c.agent.Config.LogLevel)
+	return nil
+}
+
+// run is the verb that runs the agent.
+func run(ctx context.Context, c *call) error {
+	if err := c.configure(); err != nil {
+		return err
+	}
+	return c.agent.Run(ctx)
+}
+
+func version(_ context.Context, c *call) error {
+	fmt.Fprintln(c.out, obs.BuildVersion())
+	return nil
 }

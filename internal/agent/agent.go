@@ -7,13 +7,11 @@ package agent
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -46,59 +44,31 @@ type Agent struct {
 	// Clock is the machine's clock when it is not time.Now, for tests.
 	Clock func() time.Time
 
+	started      time.Time // when Run began
 	clock        clock
 	capabilities *capabilities
 	keys         *encryptionKeys
 	boot         *boot
 	tail         obs.Tail // of Log, for collect-logs
 	meter        meter
+	link         linkState
 }
 
 // Run registers the agent when it is not registered yet, and runs it until ctx
 // ends. It never gives up on its server; an error means that the agent cannot
 // work as it is: it is not registered, or its data folder is of no use.
 func (a *Agent) Run(ctx context.Context) error {
-	cfg := &a.Config
-	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return fmt.Errorf("data folder: %w", err)
-	}
-	if cfg.Name == "" {
-		cfg.Name, _ = os.Hostname()
-	}
-	a.clock.machine = a.Clock
-	// The journal's lock also keeps a second agent off the folder.
-	j, err := journal.Open(filepath.Join(cfg.Data, journalFile))
+	a.started = time.Now()
+	p, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = j.Close() }() // every write to it is durable already
-	j.OnWrite = a.OnJournal
-
-	if a.boot, err = beginBoot(cfg.Data); err != nil {
-		return err
-	}
-	a.Log = a.tail.Keep(a.Log)
-	executors := []executor.Executor{
-		docker.New(docker.Options{Host: cfg.DockerHost}), compose.New(compose.Options{Host: cfg.DockerHost}),
-		ssh.New(ssh.Options{}), host.New(host.Options{}),
-	}
-	var conn *connector
-	var keep *keeper
-	run := newRunner(executors, j, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
-	commands := command.NewRunner(cfg.commandsDir(), a.builtins(run, func() { conn.beatNow() }, func(ctx context.Context, force bool) (*api.CertificateRenewal, error) { return keep.Renew(ctx, force) }), j.BeginCommand, a.Log)
-	a.capabilities = &capabilities{executors: executors, commands: commands.Types, allowed: cfg.Capabilities, log: a.Log}
-	a.capabilities.probe(ctx)
-
-	if a.keys, err = loadEncryptionKeys(cfg.Data); err != nil {
-		return err
-	}
-	id, err := a.ensureIdentity(ctx)
+	defer p.close()
+	id, err := a.ensureIdentity(ctx, refused)
 	if err != nil {
 		return err
 	}
+	cfg, run := &a.Config, p.run
 	unwrap, err := newUnwrapper(id, a.keys, a.Log)
 	if err != nil {
 		return err
@@ -109,7 +79,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 
 	registry := metrics.New(map[string]string{"agent_id": id.AgentID})
-	a.meter.register(registry, func() (*x509.Certificate, error) { return leafOf(cfg.Data) })
+	a.meter.register(registry, a.link.connected, func() (*x509.Certificate, error) { return leafOf(cfg.Data) })
 	server, err := newClients(cfg.Data, a.Pace.handshake(), a.clock.now)
 	if err != nil {
 		return err
@@ -123,13 +93,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run.agentID, run.artifacts, run.unwrap = id.AgentID, store.of, unwrap
-	if conn, err = newConnector(a, id, server, run, commands); err != nil {
+	conn, err := newConnector(a, id, server, run, p.commands)
+	if err != nil {
 		return err
 	}
-	keep = &keeper{agent: a, calls: run.calls, looked: make(chan struct{}, 1), renewed: func() error {
+	keep := &keeper{agent: a, calls: run.calls, looked: make(chan struct{}, 1), renewed: func() error {
 		defer conn.renewed()
 		return server.renew()
 	}}
+	p.conn, p.keep = conn, keep
 	conn.follow = keep.follow
 	run.calls.recover = func(ctx context.Context) error {
 		_, err := keep.Renew(ctx, true)
@@ -142,7 +114,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		daemon.Task{Name: "link", Run: conn.Run},
 		daemon.Task{Name: "certificate", Run: keep.Run},
 		daemon.Task{Name: "local socket", Run: func(ctx context.Context) error {
-			if err := localapi.Serve(ctx, cfg.socket(), localapi.Agent{Renew: keep.Renew}); err != nil {
+			if err := localapi.Serve(ctx, cfg.LocalSocket(), localapi.Agent{Renew: keep.Renew, Status: func() *api.LocalStatus { return a.status(id, run) }}); err != nil {
 				// The agent works without it.
 				a.Log.WarnContext(ctx, "programs on this host cannot talk to the agent", "error", err)
 				<-ctx.Done()
@@ -154,76 +126,61 @@ func (a *Agent) Run(ctx context.Context) error {
 	)
 }
 
-// ensureIdentity returns the agent's identity: the one it has, brought up to
-// date with the server if the agent has changed since, or a new one by token.
-func (a *Agent) ensureIdentity(ctx context.Context) (*identity, error) {
-	id, err := loadIdentity(a.Config.Data)
-	if err != nil {
-		return nil, err
-	}
-	if id == nil {
-		if a.Token == "" {
-			return nil, fmt.Errorf("this agent is not registered: %s holds no identity; make a token with `stella agent bootstrap` and start it with --register", a.Config.Data)
-		}
-		return a.register(ctx, a.Token, nil)
-	}
-	a.inherit(id)
-	if err := a.keys.registered(id.Registered.EncryptionPublicKey); err != nil {
-		return nil, err
-	}
-	if !a.changed(id) {
-		return id, nil
-	}
-	// The key that the agent has proves who it is; no token is spent. A
-	// server that is away now will learn of the change at the next start.
-	short, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := a.recoverCertificate(short, id); err != nil {
-		a.Log.WarnContext(ctx, "the certificate ended while the agent was off, and there is no new one yet", "error", explain(err))
-	}
-	anew, err := a.register(short, "", id)
-	if err != nil {
-		a.Log.WarnContext(ctx, "what has changed about this agent could not be registered", "error", err)
-		return id, nil
-	}
-	return anew, nil
+// parts are what an agent works with, whether it registers or runs.
+type parts struct {
+	journal  *journal.Journal
+	run      *runner
+	commands *command.Runner
+	// conn and keep are there once the server is known; nothing calls for them before.
+	conn *connector
+	keep *keeper
 }
 
-// inherit fills what the command line leaves out from the last registration.
-func (a *Agent) inherit(id *identity) {
-	c, was := &a.Config, id.Registered
-	if c.ID == "" {
-		c.ID = id.AgentID
+// begin takes the data folder and looks what the agent can do.
+func (a *Agent) begin(ctx context.Context) (_ *parts, err error) {
+	cfg := &a.Config
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	if c.Group == "" {
-		c.Group = was.Group
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	if c.Environment == "" {
-		c.Environment = was.Environment
+	if cfg.Name == "" {
+		cfg.Name = hostname()
 	}
-	if c.Labels == nil {
-		c.Labels = was.Labels
+	a.clock.machine = a.Clock
+	p := &parts{}
+	// The journal's lock also keeps a second agent off the folder.
+	if p.journal, err = journal.Open(filepath.Join(cfg.Data, journalFile)); err != nil {
+		return nil, err
 	}
-	if was.Name != "" {
-		c.Name = was.Name
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	p.journal.OnWrite = a.OnJournal
+	if a.boot, err = beginBoot(cfg.Data); err != nil {
+		return nil, err
 	}
+	a.Log = a.tail.Keep(a.Log)
+	executors := []executor.Executor{
+		docker.New(docker.Options{Host: cfg.DockerHost}), compose.New(compose.Options{Host: cfg.DockerHost}),
+		ssh.New(ssh.Options{}), host.New(host.Options{}),
+	}
+	p.run = newRunner(executors, p.journal, cfg.Data, cfg.MaxConcurrentTasks, a.Log)
+	builtins := a.builtins(p.run, func() { p.conn.beatNow() }, func(ctx context.Context, force bool) (*api.CertificateRenewal, error) {
+		return p.keep.Renew(ctx, force)
+	})
+	p.commands = command.NewRunner(cfg.commandsDir(), builtins, p.journal.BeginCommand, a.Log)
+	a.capabilities = &capabilities{executors: executors, commands: p.commands.Types, allowed: cfg.Capabilities, log: a.Log}
+	a.capabilities.probe(ctx)
+	a.keys, err = loadEncryptionKeys(cfg.Data)
+	return p, err
 }
 
-func (a *Agent) changed(id *identity) bool {
-	now, was := a.describe(), id.Registered
-	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !was.SignsHeartbeats || !slices.Equal(now.Capabilities, was.Capabilities) {
-		return true
-	}
-	if was.EncryptionPublicKey != a.keys.public() {
-		return true // the file was lost, and made anew: what is sealed to the old one cannot be read
-	}
-	for k, v := range now.Labels {
-		if was.Labels[k] != v {
-			return true
-		}
-	}
-	return false
-}
+// close lets the data folder go.
+func (p *parts) close() { _ = p.journal.Close() } // every write to it is durable already
 
 // watchCapabilities looks once a minute whether what worked still works.
 func (a *Agent) watchCapabilities(ctx context.Context, c *connector) error {
@@ -246,19 +203,4 @@ func platform() string {
 		return "docker"
 	}
 	return runtime.GOOS
-}
-
-// explain adds what a person should look at to errors of the network.
-func explain(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: the server did not answer in time; is the address right, and does a firewall let the port through?", err)
-	}
-	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired && bad.Cert != nil {
-		return fmt.Errorf("%w: the server's certificate is good from %s to %s; set this machine's clock right, or the server's",
-			err, bad.Cert.NotBefore.UTC().Format(time.RFC3339), bad.Cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return err
 }

@@ -91,6 +91,13 @@ func (b *boot) raise(above int64) error {
 	return nil
 }
 
+// current is the count of this boot.
+func (b *boot) current() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count
+}
+
 // Next is the number of what is signed next.
 func (b *boot) Next() (count, number int64) {
 	b.mu.Lock()

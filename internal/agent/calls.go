@@ -61,7 +61,7 @@ func (c *calls) credentials(ctx context.Context, taskID string, attempt int64) (
 		}
 		wait := backoff(time.Second, try, 0)
 		c.log.WarnContext(ctx, "a task's credentials are needed to undo or finish it, and the server is out of reach",
-			"task", taskID, "error", explain(err), "retry", wait.Round(time.Millisecond).String())
+			"task", taskID, "error", toward(c.server, time.Now()).explain(err), "retry", wait.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("get the credentials of task %s again: %w", taskID, errors.Join(context.Cause(ctx), err))

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func (c *clients) renew() error {
 		return err
 	}
 	for client, http2 := range map[*http.Client]bool{c.plain: true, c.upgrading: false} {
-		next := &presented{client: &http.Client{Transport: c.transport(cfg.Clone(), http2)}, cert: cert, certificate: thumbprint(cert)}
+		next := &presented{client: &http.Client{Transport: newTransport(cfg.Clone(), c.handshake, http2)}, cert: cert, certificate: thumbprint(cert)}
 		client.Transport.(*renewable).use(next) //nolint:errcheck // newClients has made it
 	}
 	return nil
@@ -93,18 +94,22 @@ func (c *clients) tlsConfig() (*tls.Config, *tls.Certificate, error) {
 	}, credential, nil
 }
 
-func (c *clients) transport(cfg *tls.Config, http2 bool) *http.Transport {
+// newTransport makes connections by a TLS configuration, which is its own from then
+// on. Each step until one stands may take as long as the handshake.
+func newTransport(cfg *tls.Config, handshake time.Duration, http2 bool) *http.Transport {
 	if !http2 {
 		cfg.NextProtos = []string{"http/1.1"}
 	}
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:   http2,
-		TLSHandshakeTimeout: c.handshake,
-		IdleConnTimeout:     90 * time.Second,
-		MaxIdleConns:        2,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second},
-		TLSClientConfig:     cfg,
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: throughProxy,
+		DialContext:            (&net.Dialer{Timeout: handshake}).DialContext,
+		ForceAttemptHTTP2:      http2,
+		TLSHandshakeTimeout:    handshake,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           2,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 15 * time.Second},
+		TLSClientConfig:        cfg,
 	}
 }
 

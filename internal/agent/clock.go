@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -39,4 +41,25 @@ func (c *clock) compare(ctx context.Context, log *slog.Logger, server time.Time)
 		log.WarnContext(ctx, "this machine's clock and the server's differ: set this one right, or certificates will be refused",
 			"server_ahead_by", ahead.Round(time.Second).String())
 	}
+}
+
+// dateOf asks a server for its time, by the Date of an answer (RFC 9110, section
+// 6.6.1). It is zero when there is none.
+func dateOf(ctx context.Context, client *http.Client, server string) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(server, "/")+"/healthz", http.NoBody)
+	if err != nil {
+		return time.Time{}
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return time.Time{}
+	}
+	defer res.Body.Close()
+	at, err := http.ParseTime(res.Header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }

@@ -76,7 +76,8 @@ func (c *Config) commandsDir() string {
 	return filepath.Join(c.Data, "commands.d")
 }
 
-func (c *Config) socket() string {
+// LocalSocket is where the agent has its local socket.
+func (c *Config) LocalSocket() string {
 	if c.Socket != "" {
 		return c.Socket
 	}

@@ -118,7 +118,7 @@ func (c *connector) Run(ctx context.Context) error {
 			}
 		case current < good:
 			// It did not get through. The one that does must not wait.
-			c.log.InfoContext(ctx, "a better transport still does not get through", "transport", carrier.Name(), "error", explain(err))
+			c.log.InfoContext(ctx, "a better transport still does not get through", "transport", carrier.Name(), "error", c.explain(err))
 			current++
 			continue
 		case connected:
@@ -131,15 +131,17 @@ func (c *connector) Run(ctx context.Context) error {
 		if tries >= carrierTries {
 			current, tries, good = (current+1)%len(c.carriers), 0, 0
 		}
+		why := c.explain(err)
+		c.agent.link.failed(why, c.failures, c.agent.clock.now())
 		if limit := c.agent.Config.MaxReconnectAttempts; limit > 0 && c.failures == limit {
-			c.log.ErrorContext(ctx, "unhealthy: the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", explain(err))
+			c.log.ErrorContext(ctx, "unhealthy: the server is out of reach; the agent goes on trying", "attempts", c.failures, "error", why)
 		}
 		step := c.failures
 		if connected && time.Since(began) < 10*time.Second {
 			step = max(step, 1) // it was thrown out at once: do not hurry back
 		}
 		wait := backoff(c.agent.Config.ReconnectBackoff, step, time.Duration(c.window.Load())*time.Millisecond)
-		c.log.WarnContext(ctx, "the link is down", "transport", carrier.Name(), "error", explain(err), "retry", wait.Round(time.Millisecond).String())
+		c.log.WarnContext(ctx, "the link is down", "transport", carrier.Name(), "error", why, "retry", wait.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -158,6 +160,11 @@ func (c *connector) Run(ctx context.Context) error {
 	}
 	commands.Wait()
 	return nil
+}
+
+// explain says why the server was not reached, and what to do about it.
+func (c *connector) explain(err error) error {
+	return toward(c.id.ServerURL, c.agent.clock.now()).explain(err)
 }
 
 // backoff grows from base to a minute and is jittered over its whole length,
@@ -198,7 +205,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *sta
 		c.agent.clock.compare(ctx, c.log, at.AsTime())
 	}
 	c.follow(welcome.GetTrust(), time.Duration(welcome.GetTrustSpreadMs())*time.Millisecond, true)
-	c.agent.meter.connected.Store(true)
+	c.agent.link.up(carrier.Name(), c.agent.clock.now())
 	c.run.reconnected()
 	c.commands.Reconnected()
 
@@ -214,7 +221,7 @@ func (c *connector) connect(ctx context.Context, carrier link.Carrier, conn *sta
 		err = errTryBest
 	}
 	if next = h.settle(); next == nil {
-		c.agent.meter.connected.Store(false)
+		c.agent.link.down(c.agent.clock.now())
 	}
 	return true, next, err
 }
@@ -301,9 +308,11 @@ func (c *connector) heartbeat(ctx context.Context) *stellav1.ConnectRequest {
 	if c.agent.capabilities.broken() != "" {
 		status = api.StatusDegraded
 	}
+	notAccepting := cmp.Or(c.agent.drained(), overLimit(&c.agent.Config, usage))
+	c.agent.link.beats(notAccepting)
 	return &stellav1.ConnectRequest{Frame: &stellav1.ConnectRequest_Heartbeat{Heartbeat: &stellav1.Heartbeat{
 		Status: string(status), ResourceUsageJson: raw, Running: c.run.held(), Capabilities: c.agent.capabilities.names(),
-		NotAccepting: cmp.Or(c.agent.drained(), overLimit(&c.agent.Config, usage)), SentAt: timestamppb.New(c.agent.clock.now()),
+		NotAccepting: notAccepting, SentAt: timestamppb.New(c.agent.clock.now()),
 	}}}
 }
 
@@ -337,6 +346,7 @@ func (c *connector) receive(ctx context.Context, conn link.Conn) error {
 		case *stellav1.ConnectResponse_CommandReceipt:
 			c.commands.Known(ctx, f.CommandReceipt)
 		case *stellav1.ConnectResponse_HeartbeatAck:
+			c.agent.link.beaten(c.agent.clock.now())
 			if w := f.HeartbeatAck.GetReconnectWindowMs(); w > 0 {
 				c.window.Store(w)
 			}

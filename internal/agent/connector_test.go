@@ -91,7 +91,7 @@ func dials(t *testing.T, d time.Duration, ways ...way) ([]string, string) {
 	a := &Agent{Config: cfg, Log: log, capabilities: &capabilities{log: log}, boot: &boot{}}
 	c := &connector{
 		follow: func(string, time.Duration, bool) {},
-		agent:  a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, anew, log), log: log, beat: make(chan struct{}, 1),
+		agent:  a, id: &identity{}, run: newRunner(nil, nil, cfg.Data, 1, log), commands: command.NewRunner("", nil, anew, log), log: log, beat: make(chan struct{}, 1),
 	}
 	for i := range ways {
 		ways[i].log, ways[i].mu = &dialled, &mu
@@ -167,7 +167,7 @@ func TestConnectorEndsCommands(t *testing.T) {
 		var dialled []string
 		c := &connector{
 			follow: func(string, time.Duration, bool) {},
-			agent:  a, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
+			agent:  a, id: &identity{}, run: newRunner(nil, nil, cfg.Data, 1, log), commands: commands, log: log, beat: make(chan struct{}, 1),
 			carriers: []link.Carrier{&way{name: "best", log: &dialled, mu: &sync.Mutex{}, works: true}},
 		}
 		now := time.Now()

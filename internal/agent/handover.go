@@ -81,7 +81,7 @@ func (h *handover) over(ctx context.Context) (bool, error) {
 	h.tries++
 	wait := backoff(time.Second, h.tries, 0)
 	h.connector.log.WarnContext(ctx, "the link was not made anew with the new certificate yet; the present one goes on",
-		"error", explain(h.failure), "retry", wait.Round(time.Millisecond).String())
+		"error", h.connector.explain(h.failure), "retry", wait.Round(time.Millisecond).String())
 	time.AfterFunc(wait, h.connector.renewed)
 	return false, nil
 }

@@ -36,7 +36,7 @@ func TestTasksAreLeftForTheNextLink(t *testing.T) {
 	for _, comes := range []bool{true, false} {
 		log := slog.New(slog.DiscardHandler)
 		a := &Agent{Config: Config{Data: t.TempDir()}, Log: log, capabilities: &capabilities{log: log}, boot: &boot{}}
-		c := &connector{agent: a, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
+		c := &connector{agent: a, id: &identity{}, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
 		way := &lookingCarrier{c: c}
 		h := &handover{connector: c, parent: t.Context(), carrier: way}
 		h.begin()
@@ -78,7 +78,7 @@ func TestSendingIsHandedOver(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
 	a := &Agent{Config: Config{Data: t.TempDir()}, Log: log, capabilities: &capabilities{log: log}}
-	c := &connector{agent: a, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
+	c := &connector{agent: a, id: &identity{}, run: newRunner(nil, nil, a.Config.Data, 1, log), log: log, anew: make(chan struct{}, 1)}
 	h := &handover{connector: c, parent: t.Context(), carrier: &lookingCarrier{c: c}}
 	present := &countingConn{}
 	send := h.send(present)

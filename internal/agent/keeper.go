@@ -110,7 +110,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			failures++
 			wait = k.retry(failures)
 			if ctx.Err() == nil {
-				k.agent.Log.ErrorContext(ctx, "the certificate was not renewed", "error", explain(err), "retry", wait.Round(time.Millisecond).String())
+				k.agent.Log.ErrorContext(ctx, "the certificate was not renewed", "error", toward(k.calls.server, k.agent.clock.now()).explain(err), "retry", wait.Round(time.Millisecond).String())
 			}
 		}
 		// The clock of a machine that slept, or was set, is looked at again.

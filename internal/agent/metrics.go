@@ -9,10 +9,9 @@ import (
 	"stella-ops.org/stella/internal/obs/metrics"
 )
 
-// meter counts what becomes of an agent's certificate and its link. The zero
-// value has counted nothing. It is safe for concurrent use.
+// meter counts what becomes of an agent's certificate. The zero value has counted
+// nothing. It is safe for concurrent use.
 type meter struct {
-	connected    atomic.Bool
 	done, failed ended // renewals
 }
 
@@ -34,11 +33,12 @@ func (m *meter) renewal(at time.Time, err error) {
 	}
 }
 
-// register adds an agent's metrics. leaf is the certificate that it has.
-func (m *meter) register(r *metrics.Registry, leaf func() (*x509.Certificate, error)) {
+// register adds an agent's metrics. connected is whether its link stands, leaf the
+// certificate that it has.
+func (m *meter) register(r *metrics.Registry, connected func() bool, leaf func() (*x509.Certificate, error)) {
 	status := []string{"status"}
 	r.Gauge(metrics.AgentConnected, "Whether the agent's link to its server stands: 1 or 0.", nil, func() []metrics.Sample {
-		if m.connected.Load() {
+		if connected() {
 			return metrics.One(1)
 		}
 		return metrics.One(0)

@@ -3,11 +3,13 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,11 +21,130 @@ import (
 	"stella-ops.org/stella/internal/pki"
 )
 
+// Registration says as whom an agent is registered, and where.
+type Registration struct {
+	AgentID string
+	Server  string // its URL
+	// Already is whether it was before, so that no token was spent.
+	Already bool
+}
+
+// Register registers the agent when it is not registered yet, and does not run it.
+// It blocks until the server has answered: what may pass, as that the server is out
+// of reach, is tried again until ctx ends, and the error says what it was. An agent
+// that is registered may run meanwhile; nothing is changed then, and the server is
+// not asked. To call it again after an error is safe: the token that was spent on an
+// answer that got lost is good for this very agent.
+func (a *Agent) Register(ctx context.Context) (*Registration, error) {
+	id, err := loadIdentity(a.Config.Data)
+	if err != nil {
+		return nil, err
+	}
+	if id != nil {
+		_, err := loadCredential(a.Config.Data)
+		return &Registration{AgentID: id.AgentID, Server: id.ServerURL, Already: true}, err
+	}
+	p, err := a.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	if id, err = a.ensureIdentity(ctx, hopeless); err != nil {
+		return nil, err
+	}
+	return &Registration{AgentID: id.AgentID, Server: id.ServerURL}, nil
+}
+
+// refused reports whether the server has said a no that stays one.
+func refused(err error) bool {
+	p, ok := errors.AsType[*api.Problem](err)
+	return ok && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
+}
+
+// hopeless reports whether whoever waits for a registration is told at once that it
+// fails: it was refused, or whoever answers is not the server.
+func hopeless(err error) bool {
+	d, ok := errors.AsType[*diagnosis](err)
+	return refused(err) || ok && d.untrusted
+}
+
+// ensureIdentity returns the agent's identity: the one it has, brought up to
+// date with the server if the agent has changed since, or a new one by token. An
+// error that is final ends the registration; others may pass.
+func (a *Agent) ensureIdentity(ctx context.Context, final func(error) bool) (*identity, error) {
+	id, err := loadIdentity(a.Config.Data)
+	if err != nil {
+		return nil, err
+	}
+	if id == nil {
+		if a.Token == "" {
+			return nil, fmt.Errorf("this agent is not registered: %s holds no identity; make a token with `stella agent bootstrap`, and give it to `stella-agent register` by --token-file or by $STELLA_BOOTSTRAP_TOKEN", a.Config.Data)
+		}
+		return a.register(ctx, a.Token, nil, final)
+	}
+	a.inherit(id)
+	if err := a.keys.registered(id.Registered.EncryptionPublicKey); err != nil {
+		return nil, err
+	}
+	if !a.changed(id) {
+		return id, nil
+	}
+	// The key that the agent has proves who it is; no token is spent. A
+	// server that is away now will learn of the change at the next start.
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := a.recoverCertificate(short, id); err != nil {
+		a.Log.WarnContext(ctx, "the certificate ended while the agent was off, and there is no new one yet", "error", toward(id.ServerURL, a.clock.now()).explain(err))
+	}
+	anew, err := a.register(short, "", id, final)
+	if err != nil {
+		a.Log.WarnContext(ctx, "what has changed about this agent could not be registered", "error", err)
+		return id, nil
+	}
+	return anew, nil
+}
+
+// inherit fills what the command line leaves out from the last registration.
+func (a *Agent) inherit(id *identity) {
+	c, was := &a.Config, id.Registered
+	if c.ID == "" {
+		c.ID = id.AgentID
+	}
+	if c.Group == "" {
+		c.Group = was.Group
+	}
+	if c.Environment == "" {
+		c.Environment = was.Environment
+	}
+	if c.Labels == nil {
+		c.Labels = was.Labels
+	}
+	if was.Name != "" {
+		c.Name = was.Name
+	}
+}
+
+func (a *Agent) changed(id *identity) bool {
+	now, was := a.describe(), id.Registered
+	if now.Version != was.Version || now.Group != was.Group || len(now.Labels) != len(was.Labels) || !was.SignsHeartbeats || !slices.Equal(now.Capabilities, was.Capabilities) {
+		return true
+	}
+	if was.EncryptionPublicKey != a.keys.public() {
+		return true // the file was lost, and made anew: what is sealed to the old one cannot be read
+	}
+	for k, v := range now.Labels {
+		if was.Labels[k] != v {
+			return true
+		}
+	}
+	return false
+}
+
 // register asks the server for an identity. With a token, the server is known
 // by the token's pin; without, by the certificate authority that the agent has,
-// and the agent by its certificate. It retries until ctx ends, unless the
-// server says a final no.
-func (a *Agent) register(ctx context.Context, token string, known *identity) (*identity, error) {
+// and the agent by its certificate. It retries until ctx ends, or until an error
+// is final.
+func (a *Agent) register(ctx context.Context, token string, known *identity, final func(error) bool) (*identity, error) {
 	dir := a.Config.Data
 	key, err := registrationKey(dir, known)
 	if err != nil {
@@ -41,26 +162,32 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 	if req.CSR, err = certificateRequest(key); err != nil {
 		return nil, err
 	}
-	client, err := a.registrationClient(server, token)
+	client, err := a.registrationClient(server, token, a.clock.now)
 	if err != nil {
 		return nil, err
 	}
 	defer client.CloseIdleConnections()
 	var res api.RegisterResponse
+	var why error // the last attempt failed; not that there was no time for another
 	for try := 0; ; try++ {
-		err = postRegistration(ctx, client, server, token, &req, &res)
+		err := postRegistration(ctx, client, server, token, &req, &res)
 		if err == nil {
 			break
 		}
-		var p *api.Problem
-		if errors.As(err, &p) && p.Status < 500 && p.Status != http.StatusTooManyRequests {
-			return nil, fmt.Errorf("the server refused the registration: %s", p.Error())
+		if why == nil || ctx.Err() == nil {
+			why = a.explainRegistration(ctx, server, token, err)
+		}
+		switch {
+		case refused(why):
+			return nil, fmt.Errorf("the server refused the registration: %w", why)
+		case final(why):
+			return nil, fmt.Errorf("not registered: %w", why)
 		}
 		wait := backoff(a.Config.ReconnectBackoff, try, 0)
-		a.Log.WarnContext(ctx, "registration did not get through and is tried again", "server", server, "error", explain(err), "in", wait.Round(time.Millisecond).String())
+		a.Log.WarnContext(ctx, "registration did not get through and is tried again", "server", server, "error", why, "in", wait.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("register with %s: %w", server, explain(err))
+			return nil, fmt.Errorf("not registered: %w", why)
 		case <-time.After(wait):
 		}
 	}
@@ -74,13 +201,31 @@ func (a *Agent) register(ctx context.Context, token string, known *identity) (*i
 	return id, id.store(dir, key, &res)
 }
 
-func (a *Agent) registrationClient(server, token string) (*http.Client, error) {
+// explainRegistration explains an error of a registration. When the server's
+// certificate is not good by this machine's clock, the server is asked for its own.
+func (a *Agent) explainRegistration(ctx context.Context, server, token string, err error) error {
+	by := toward(server, a.clock.now())
+	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired && bad.Cert != nil {
+		middle := bad.Cert.NotBefore.Add(bad.Cert.NotAfter.Sub(bad.Cert.NotBefore) / 2)
+		client, err := a.registrationClient(server, token, func() time.Time { return middle })
+		if err == nil {
+			by.serverTime = dateOf(ctx, client, server) // zero when it cannot be learned
+			client.CloseIdleConnections()
+		}
+	}
+	return by.explain(err)
+}
+
+func (a *Agent) registrationClient(server, token string, now func() time.Time) (*http.Client, error) {
 	u, err := url.Parse(server)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
+	switch {
+	case server == "":
+		return nil, errors.New("it is not known where to register: say so by --server https://HOST:8443, or in the configuration")
+	case err != nil, u.Scheme != "https", u.Host == "":
 		return nil, fmt.Errorf("server: %q is no https:// URL", server)
 	}
 	if token == "" {
-		c, err := newClients(a.Config.Data, 10*time.Second, a.clock.now)
+		c, err := newClients(a.Config.Data, a.Pace.handshake(), now)
 		if err != nil {
 			return nil, err
 		}
@@ -90,8 +235,7 @@ func (a *Agent) registrationClient(server, token string) (*http.Client, error) {
 	if !ok {
 		return nil, errors.New("the registration token is incomplete: it reads reg_<secret>_<pin>; copy the whole of it")
 	}
-	pinned := pki.PinnedConfig(pin, u.Hostname(), a.clock.now, nil)
-	tr := &http.Transport{TLSClientConfig: pinned, TLSHandshakeTimeout: 10 * time.Second, Proxy: http.ProxyFromEnvironment}
+	tr := newTransport(pki.PinnedConfig(pin, u.Hostname(), now, nil), a.Pace.handshake(), false)
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}, nil
 }
 

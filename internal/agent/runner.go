@@ -48,6 +48,7 @@ type runner struct {
 // activeTask is a task from its beginning until the server has its result.
 type activeTask struct {
 	id     string
+	kind   api.TaskType
 	log    *taskLog
 	cancel context.CancelCauseFunc
 
@@ -127,7 +128,7 @@ func (r *runner) refuse(ctx context.Context, t *api.AgentTask, why error) {
 	if r.active[t.ID] != nil {
 		return
 	}
-	a := r.add(t.ID, t.Attempt, time.Now(), nil)
+	a := r.add(t.ID, t.Type, t.Attempt, time.Now(), nil)
 	a.refused, a.result = true, data
 	r.touch()
 }
@@ -158,7 +159,7 @@ func (r *runner) assign(ctx context.Context, t *api.AgentTask) error {
 		r.touch()
 		return nil
 	}
-	a = r.add(t.ID, t.Attempt, e.AcceptedAt, secretsOf(t))
+	a = r.add(t.ID, t.Type, t.Attempt, e.AcceptedAt, secretsOf(t))
 	// The task outlives the connection that brought it.
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	a.cancel = cancel
@@ -178,9 +179,9 @@ func (r *runner) assign(ctx context.Context, t *api.AgentTask) error {
 }
 
 // add makes an active task; the caller holds mu.
-func (r *runner) add(id string, attempt int64, acceptedAt time.Time, secrets []string) *activeTask {
+func (r *runner) add(id string, kind api.TaskType, attempt int64, acceptedAt time.Time, secrets []string) *activeTask {
 	a := &activeTask{
-		id: id, attempt: attempt, acceptedAt: acceptedAt, log: newTaskLog(seal.NewMasker(secrets...), r.touch),
+		id: id, kind: kind, attempt: attempt, acceptedAt: acceptedAt, log: newTaskLog(seal.NewMasker(secrets...), r.touch),
 		cancel: func(error) {},
 	}
 	r.active[id] = a
@@ -328,7 +329,7 @@ func (r *runner) recover(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		r.mu.Lock()
-		a := r.add(e.Task.ID, e.Task.Attempt, e.AcceptedAt, nil)
+		a := r.add(e.Task.ID, e.Task.Type, e.Task.Attempt, e.AcceptedAt, nil)
 		a.accepted = false
 		// The server has lines of the last process, and passes over numbers
 		// that it knows: this one's begin behind all that can have been.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -239,35 +240,69 @@ func (s *fleetStatus) add(g *api.Agent) {
 }
 
 func (a *app) agentStatusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "status [AGENT]",
-		Short:             "Sum up the fleet, or say how one agent is",
+	var local bool
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "status [AGENT]",
+		Short: "Sum up the fleet, or say how one agent is, as this host's own",
+		Long: `Sum up the fleet, or say how one agent is.
+
+With --local or --socket it is the agent of this host, which is asked by its local
+socket, and not through the server: it answers also when the server is out of reach.
+So it is without them where no server is known and this host has an agent. The exit
+code is 1 when that agent is not connected to its server.`,
+		Example: `  stella agent status
+  stella agent status prod-01
+  stella agent status --local`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: a.completeAgents(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
+			here := local || socket != ""
+			if here && len(names) == 1 {
+				return wrongUse("give either", "--local and --socket are for the agent of this host, and not for %s", names[0])
+			}
+			if here {
+				return a.statusHere(cmd.Context(), socket)
+			}
 			c, err := a.connect()
-			if err != nil {
+			if errors.Is(err, errNoServer) && len(names) == 0 {
+				if path, none := a.findSocket(""); none == nil {
+					return a.statusHere(cmd.Context(), path)
+				}
+			}
+			switch {
+			case err != nil:
 				return err
+			case len(names) == 1:
+				return a.statusOf(cmd.Context(), c, names[0])
 			}
-			if len(names) == 1 {
-				g, err := c.Agent(cmd.Context(), names[0])
-				if err != nil {
-					return err
-				}
-				return a.io.Write(a.format, g, func() {
-					a.io.Printf("%s is %s, heartbeat %s\n", g.Name, a.agentStatus(g), a.ago(g.LastHeartbeat))
-				})
-			}
-			var sum fleetStatus
-			for g, err := range c.Agents(cmd.Context(), client.AgentFilter{}) {
-				if err != nil {
-					return err
-				}
-				sum.add(&g)
-			}
-			return a.io.Write(a.format, sum, func() { a.showFleet(&sum) })
+			return a.statusOfAll(cmd.Context(), c)
 		},
 	}
+	cmd.Flags().BoolVar(&local, "local", false, "the agent of this host, by its local socket")
+	cmd.Flags().StringVar(&socket, "socket", "", socketFlag)
+	return cmd
+}
+
+func (a *app) statusOf(ctx context.Context, c *client.Client, name string) error {
+	g, err := c.Agent(ctx, name)
+	if err != nil {
+		return err
+	}
+	return a.io.Write(a.format, g, func() {
+		a.io.Printf("%s is %s, heartbeat %s\n", g.Name, a.agentStatus(g), a.ago(g.LastHeartbeat))
+	})
+}
+
+func (a *app) statusOfAll(ctx context.Context, c *client.Client) error {
+	var sum fleetStatus
+	for g, err := range c.Agents(ctx, client.AgentFilter{}) {
+		if err != nil {
+			return err
+		}
+		sum.add(&g)
+	}
+	return a.io.Write(a.format, sum, func() { a.showFleet(&sum) })
 }
 
 func (a *app) showFleet(sum *fleetStatus) {

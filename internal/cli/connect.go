@@ -157,9 +157,14 @@ func (a *app) localConnection(conn *connection) error {
 		a.io.Notef("%s", a.io.ErrStyle.Faint(fmt.Sprintf("using the server on this machine, %s, with the admin token in %s", localServer, dir)))
 		return nil
 	}
-	return wrongUse("log in with `stella login https://HOST:8443`, or start a server here with `stella up`",
+	none := wrongUse("log in with `stella login https://HOST:8443`, or start a server here with `stella up`",
 		"no server is known")
+	none.Err = errNoServer
+	return none
 }
+
+// errNoServer is in the error of connect when nothing says which server to talk to.
+var errNoServer = errors.New("no server is known")
 
 func first(values ...string) string {
 	for _, v := range values {

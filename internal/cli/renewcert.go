@@ -1,23 +1,14 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"net"
-	"net/http"
-	"net/url"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"stella-ops.org/stella/api"
-	"stella-ops.org/stella/internal/cli/out"
+	"stella-ops.org/stella/client"
 )
 
 func (a *app) agentRenewCertCommand() *cobra.Command {
@@ -43,7 +34,6 @@ What is not due is left as it is, unless --force says otherwise.`,
 				}
 				agent = names[0]
 			}
-			req := api.RenewalRequest{Force: force}
 			if agent != "" && socket != "" {
 				return wrongUse("give either", "--socket is for the agent of this host, and not for %s", agent)
 			}
@@ -51,9 +41,9 @@ What is not due is left as it is, unless --force says otherwise.`,
 			var err error
 			who := "this host's agent"
 			if agent == "" {
-				done, err = a.renewHere(cmd.Context(), socket, req)
+				done, err = a.renewHere(cmd.Context(), socket, force)
 			} else {
-				done, who, err = a.renewThere(cmd.Context(), agent, req)
+				done, who, err = a.renewThere(cmd.Context(), agent, api.RenewalRequest{Force: force})
 			}
 			if err != nil {
 				return err
@@ -63,7 +53,7 @@ What is not due is left as it is, unless --force says otherwise.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&agent, "agent-id", "", "the `agent` to renew, by name or id, instead of this host's")
-	flags.StringVar(&socket, "socket", "", "the local socket of this host's agent, as a `path`; $STELLA_AGENT_SOCKET, or where agents have it")
+	flags.StringVar(&socket, "socket", "", socketFlag)
 	flags.BoolVar(&force, "force", false, "renew also what is not due")
 	complete(cmd, "agent-id", a.completeAgents(0))
 	return cmd
@@ -97,70 +87,14 @@ func (a *app) renewThere(ctx context.Context, agent string, req api.RenewalReque
 	return &done, name, err
 }
 
-// agentSockets are where agents have their local socket when nothing is said.
-var agentSockets = []string{"/run/stella-agent/agent.sock", "/var/lib/stella-agent/agent.sock", "stella-agent-data/agent.sock"}
-
-// findSocket is the local socket of this host's agent.
-func (a *app) findSocket(said string) (string, error) {
-	if path := first(said, a.getenv("STELLA_AGENT_SOCKET")); path != "" {
-		return path, nil
-	}
-	for _, path := range agentSockets {
-		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			return path, nil
-		}
-	}
-	return "", failed("name the agent, to reach it through the server, or its socket by --socket (agent.sock in its data folder)",
-		"no agent's local socket was found on this host")
-}
-
-func (a *app) renewHere(ctx context.Context, said string, req api.RenewalRequest) (*api.CertificateRenewal, error) {
+func (a *app) renewHere(ctx context.Context, said string, force bool) (*api.CertificateRenewal, error) {
 	path, err := a.findSocket(said)
 	if err != nil {
 		return nil, err
 	}
-	var done api.CertificateRenewal
-	return &done, askLocal(ctx, path, "/v1/renew-certificate", req, &done)
-}
-
-// askLocal asks the agent of this host, by its local socket.
-func askLocal(ctx context.Context, socket, path string, in, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	body, err := json.Marshal(in)
+	done, err := client.NewLocal(path).RenewCertificate(ctx, force)
 	if err != nil {
-		return err
+		return nil, explainLocal(err)
 	}
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	defer tr.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	res, err := (&http.Client{Transport: tr}).Do(r)
-	if outer, ok := errors.AsType[*url.Error](err); ok {
-		err = outer.Err // without an address that means nothing
-	}
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return failed("run it as root, or as the agent's user", "the agent's socket %s may not be opened by you", socket)
-	case err != nil:
-		return failed("is the agent running? `systemctl status stella-agent` tells where it is a service", "the agent does not answer at %s: %v", socket, err)
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("read the agent's answer: %w", err)
-	}
-	if res.StatusCode >= http.StatusMultipleChoices {
-		var p api.Problem
-		if json.Unmarshal(data, &p) != nil || p.Detail == "" {
-			return fmt.Errorf("the agent answered %s", res.Status)
-		}
-		return failed("its log says more", "%s", out.Plain(p.Detail))
-	}
-	return json.Unmarshal(data, into)
+	return done, nil
 }

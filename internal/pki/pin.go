@@ -35,6 +35,18 @@ func PinnedConfig(pin [sha256.Size]byte, serverName string, now func() time.Time
 	}
 }
 
+// NotPinnedError says that a server presented a chain without a root of the pin: it
+// is another server, or something in between ends TLS.
+type NotPinnedError struct {
+	// Leaf is the certificate that was presented for the server. It is of no trust.
+	Leaf *x509.Certificate
+}
+
+// Error says so, and what to look at.
+func (*NotPinnedError) Error() string {
+	return "the server is not the one that made the token: no certificate that it presented has the token's pin; check the address, and that nothing between here and there ends TLS"
+}
+
 func verifyPinned(pin [sha256.Size]byte, serverName string, now time.Time, chain []*x509.Certificate) (*x509.Certificate, error) {
 	if len(chain) == 0 {
 		return nil, errors.New("the server presented no certificate")
@@ -54,7 +66,7 @@ func verifyPinned(pin [sha256.Size]byte, serverName string, now time.Time, chain
 		inter.AddCert(c)
 	}
 	if root == nil {
-		return nil, errors.New("the server is not the one that made the token: no certificate that it presented has the token's pin; check the address, and that nothing between here and there ends TLS")
+		return nil, &NotPinnedError{Leaf: chain[0]}
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: serverName, Roots: roots, Intermediates: inter, CurrentTime: now})
 	if err != nil {

@@ -23,6 +23,8 @@ import (
 type Agent struct {
 	// Renew renews the certificate if it is due, or forced.
 	Renew func(ctx context.Context, force bool) (*api.CertificateRenewal, error)
+	// Status says how the agent is, without asking anybody else.
+	Status func() *api.LocalStatus
 }
 
 // Serve answers at the socket until ctx ends. It replaces a socket that an agent
@@ -65,6 +67,9 @@ func removeSocket(path string) error {
 
 func (a Agent) handler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, "application/json", a.Status())
+	})
 	mux.HandleFunc("POST /v1/renew-certificate", func(w http.ResponseWriter, r *http.Request) {
 		var req api.RenewalRequest
 		if err := json.NewDecoder(io.LimitReader(r.Body, 4<<10)).Decode(&req); err != nil {

@@ -41,11 +41,19 @@ func serve(t *testing.T, path string, a localapi.Agent) (stop func() error) {
 
 func ask(t *testing.T, path, body string) (int, string) {
 	t.Helper()
+	return over(t, path, func(c *http.Client) (*http.Response, error) {
+		return c.Post("http://agent/v1/renew-certificate", "application/json", strings.NewReader(body))
+	})
+}
+
+// over makes a request over a socket.
+func over(t *testing.T, path string, do func(*http.Client) (*http.Response, error)) (int, string) {
+	t.Helper()
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}
 	defer tr.CloseIdleConnections()
-	res, err := (&http.Client{Transport: tr}).Post("http://agent/v1/renew-certificate", "application/json", strings.NewReader(body))
+	res, err := do(&http.Client{Transport: tr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +93,39 @@ func TestServe(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket was left: %v", err)
+	}
+}
+
+// Who asks how the agent is gets an answer while something else takes its time.
+func TestStatusWhileARenewalHangs(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	renewing, goOn := make(chan struct{}), make(chan struct{})
+	stop := serve(t, path, localapi.Agent{
+		Renew: func(context.Context, bool) (*api.CertificateRenewal, error) {
+			close(renewing)
+			<-goOn
+			return &api.CertificateRenewal{}, nil
+		},
+		Status: func() *api.LocalStatus { return &api.LocalStatus{AgentID: "a1", Connected: true} },
+	})
+	renewed := make(chan int, 1)
+	go func() {
+		status, _ := ask(t, path, "{}")
+		renewed <- status
+	}()
+	<-renewing
+	status, body := over(t, path, func(c *http.Client) (*http.Response, error) { return c.Get("http://agent/v1/status") })
+	var s api.LocalStatus
+	if err := json.Unmarshal([]byte(body), &s); status != http.StatusOK || err != nil || s.AgentID != "a1" || !s.Connected {
+		t.Errorf("%d %s, %v", status, body, err)
+	}
+	close(goOn)
+	if status := <-renewed; status != http.StatusOK {
+		t.Errorf("the renewal: %d", status)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 
