@@ -30,6 +30,7 @@ type RegisterRequest struct {
 // and what the agent needs to work.
 type RegisterResponse struct {
 	AgentID         string        `json:"agentId" doc:"The agent's id."`
+	Name            string        `json:"name,omitempty" doc:"The agent's name, which its token may have bound."`
 	Certificate     string        `json:"certificate" doc:"The agent's certificate and its issuer's, in PEM."`
 	CACertificate   string        `json:"caCertificate" doc:"The root certificate to trust, in PEM."`
 	EventsURL       string        `json:"eventsUrl" doc:"Where the agent's events are streamed (SSE)."`

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"stella-ops.org/stella/internal/agent"
 	"stella-ops.org/stella/internal/obs"
 )
 
@@ -77,14 +78,21 @@ func register(ctx context.Context, c *call) error {
 	case err != nil:
 		return err
 	case !done.Already:
-		fmt.Fprintf(c.out, "registered as agent %s with %s\n", done.AgentID, done.Server)
+		fmt.Fprintf(c.out, "registered as %s with %s\n", who(done), done.Server)
 		return nil
 	}
-	fmt.Fprintf(c.out, "registered already: as agent %s with %s\n", done.AgentID, done.Server)
+	fmt.Fprintf(c.out, "registered already: as %s with %s\n", who(done), done.Server)
 	if server != "" && strings.TrimRight(server, "/") != strings.TrimRight(done.Server, "/") {
 		fmt.Fprintf(os.Stderr, "stella-agent: it stays with that server. To register with %s instead, stop the agent, remove %s, and register anew with a token of that server\n", server, cfg.Data)
 	}
 	return nil
+}
+
+func who(r *agent.Registration) string {
+	if r.Name == "" {
+		return "agent " + r.AgentID
+	}
+	return fmt.Sprintf("%s (agent %s)", r.Name, r.AgentID)
 }
 
 // readToken takes the token from where the user put it.

@@ -24,6 +24,7 @@ import (
 // Registration says as whom an agent is registered, and where.
 type Registration struct {
 	AgentID string
+	Name    string // as the server has it; empty where that is not known
 	Server  string // its URL
 	// Already is whether it was before, so that no token was spent.
 	Already bool
@@ -42,7 +43,7 @@ func (a *Agent) Register(ctx context.Context) (*Registration, error) {
 	}
 	if id != nil {
 		_, err := loadCredential(a.Config.Data)
-		return &Registration{AgentID: id.AgentID, Server: id.ServerURL, Already: true}, err
+		return &Registration{AgentID: id.AgentID, Name: id.Registered.Name, Server: id.ServerURL, Already: true}, err
 	}
 	p, err := a.begin(ctx)
 	if err != nil {
@@ -52,7 +53,7 @@ func (a *Agent) Register(ctx context.Context) (*Registration, error) {
 	if id, err = a.ensureIdentity(ctx, hopeless); err != nil {
 		return nil, err
 	}
-	return &Registration{AgentID: id.AgentID, Server: id.ServerURL}, nil
+	return &Registration{AgentID: id.AgentID, Name: id.Registered.Name, Server: id.ServerURL}, nil
 }
 
 // refused reports whether the server has said a no that stays one.
@@ -192,6 +193,10 @@ func (a *Agent) register(ctx context.Context, token string, known *identity, fin
 		}
 	}
 	a.clock.compare(ctx, a.Log, res.Config.ServerTime)
+	if res.Name != "" {
+		// A token may have bound another one than the agent has said.
+		a.Config.Name, req.Name = res.Name, res.Name
+	}
 	id := &identity{AgentID: res.AgentID, ServerURL: server, ServerPublicKey: res.ServerPublicKey, Registered: req}
 	id.Registered.CSR, id.Registered.Instance = "", ""
 	if known != nil && token == "" {

@@ -220,6 +220,7 @@ type Caller struct {
 // Registration is what Register gives.
 type Registration struct {
 	AgentID  string
+	Name     string
 	ChainPEM string
 	Tenant   string
 }
@@ -331,7 +332,15 @@ func (s *Service) again(ctx context.Context, tok *Token, csr *Request) (*Registr
 	if use == nil || err != nil {
 		return nil, err
 	}
-	return &Registration{AgentID: use.AgentID, ChainPEM: use.ChainPEM, Tenant: tok.TenantID}, nil
+	a, err := s.byID(ctx, tok.TenantID, use.AgentID)
+	if err != nil {
+		return nil, err
+	}
+	reg := &Registration{AgentID: use.AgentID, ChainPEM: use.ChainPEM, Tenant: tok.TenantID}
+	if a != nil {
+		reg.Name = a.Name
+	}
+	return reg, nil
 }
 
 func (s *Service) enrolByToken(ctx context.Context, c Caller, tok *Token, req api.RegisterRequest, csr *Request) (*Registration, error) {
@@ -436,7 +445,7 @@ func (s *Service) enrol(ctx context.Context, c Caller, e *Enrolment, csr *Reques
 	}
 	s.notify.Publish(a.TenantID, api.Event{At: a.UpdatedAt, Kind: api.EventAgentRegistered, AgentID: a.ID, AgentName: a.Name})
 	s.log.InfoContext(ctx, "agent registered", "agent", a.ID, "name", a.Name, "resumed", e.Resume)
-	return &Registration{AgentID: a.ID, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
+	return &Registration{AgentID: a.ID, Name: a.Name, ChainPEM: issued.ChainPEM, Tenant: a.TenantID}, nil
 }
 
 // unambiguous refuses an id that is another agent's name, and a name that is

@@ -199,7 +199,7 @@ func (s *Server) register(ctx context.Context, in *registration) (api.RegisterRe
 	stream.Scheme = "wss"
 	path := "/api/v1/agents/" + url.PathEscape(reg.AgentID)
 	return api.RegisterResponse{
-		AgentID: reg.AgentID, Certificate: reg.ChainPEM, CACertificate: s.CA.RootsPEM(),
+		AgentID: reg.AgentID, Name: reg.Name, Certificate: reg.ChainPEM, CACertificate: s.CA.RootsPEM(),
 		EventsURL: base.JoinPath(path, "events").String(), TaskStreamURL: stream.JoinPath(path, "task-stream").String(),
 		Config:          api.AgentSettings{HeartbeatIntervalMs: s.HeartbeatInterval.Milliseconds(), ServerTime: s.now()},
 		ServerPublicKey: s.Signing.Public(),

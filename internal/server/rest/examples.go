@@ -57,6 +57,7 @@ func exampleRegisterRequest() api.RegisterRequest {
 func exampleRegisterResponse() api.RegisterResponse {
 	return api.RegisterResponse{
 		AgentID:       exampleAgentID,
+		Name:          "web-1",
 		Certificate:   "-----BEGIN CERTIFICATE-----\nMIIB2zCCAYGgAwIBAgIRAI…\n-----END CERTIFICATE-----\n",
 		CACertificate: "-----BEGIN CERTIFICATE-----\nMIIBkTCCATegAwIBAgIQfJ…\n-----END CERTIFICATE-----\n",
 		EventsURL:     exampleServer + "/api/v1/agents/" + exampleAgentID + "/events",

@@ -1817,6 +1817,9 @@ type RegisterResponse struct {
 	// EventsUrl Where the agent's events are streamed (SSE).
 	EventsUrl string `json:"eventsUrl"`
 
+	// Name The agent's name, which its token may have bound.
+	Name *string `json:"name,omitempty"`
+
 	// ServerPublicKey The Ed25519 key that signs what the server sends: the 32 bytes of RFC 8032, in base64.
 	ServerPublicKey string `json:"serverPublicKey"`
 
