@@ -35,6 +35,7 @@ var verbs = []verb{
 	{name: "run", about: "run from what is registered", run: run},
 	{name: "status", about: "say how the agent that runs here is; exit code 1 when it is not connected", flags: []string{"wait", "output"}, run: status},
 	{name: "health", about: "say in one line whether it is well, for health checks of containers", run: health},
+	{name: "unit", about: "print the service manager's unit for this program", words: []string{"systemd", "openrc"}, run: unit},
 	{name: "version", about: "say which version this is", run: version},
 }
 
@@ -62,7 +63,7 @@ func main() {
 	if !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "stella-agent:", err)
 	}
-	os.Exit(1)
+	os.Exit(exitCode(err))
 }
 
 // execute does what the arguments say, and writes to out what was asked for.

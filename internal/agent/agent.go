@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -53,6 +54,10 @@ type Agent struct {
 	meter        meter
 	link         linkState
 }
+
+// ErrNotRegistered is what Run fails with, among what it says more, when the agent
+// has no identity and no token to get one: to start it again is of no use.
+var ErrNotRegistered = errors.New("this agent is not registered")
 
 // Run registers the agent when it is not registered yet, and runs it until ctx
 // ends. It never gives up on its server; an error means that the agent cannot
@@ -110,6 +115,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := run.recover(ctx); err != nil {
 		return err
 	}
+	supervised := newSupervision(a, conn)
+	defer close(supervised.ended)
 	return daemon.Run(ctx,
 		daemon.Task{Name: "link", Run: conn.Run},
 		daemon.Task{Name: "certificate", Run: keep.Run},
@@ -123,6 +130,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}},
 		daemon.Task{Name: "metrics", Run: func(ctx context.Context) error { return a.serveMetrics(ctx, registry) }},
 		daemon.Task{Name: "capabilities", Run: func(ctx context.Context) error { return a.watchCapabilities(ctx, conn) }},
+		daemon.Task{Name: "service manager", Run: supervised.Run},
 	)
 }
 

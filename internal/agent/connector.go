@@ -33,6 +33,8 @@ type connector struct {
 	// follow is told when the server wants the certificate to be renewed.
 	follow func(trust string, spread time.Duration, anew bool)
 
+	pulse pulse // of Run, and of the sending that it does
+
 	usage    usageMeter
 	failures int          // in a row, over all carriers; owned by Run
 	window   atomic.Int64 // what the server last said of how to spread, in milliseconds
@@ -99,6 +101,7 @@ func (c *connector) Run(ctx context.Context) error {
 		began := time.Now()
 		var connected bool
 		var err error
+		c.pulse.beat(0)
 		connected, next, err = c.connect(ctx, carrier, next, lesserFor)
 		if ctx.Err() != nil {
 			break
@@ -142,6 +145,7 @@ func (c *connector) Run(ctx context.Context) error {
 		}
 		wait := backoff(c.agent.Config.ReconnectBackoff, step, time.Duration(c.window.Load())*time.Millisecond)
 		c.log.WarnContext(ctx, "the link is down", "transport", carrier.Name(), "error", why, "retry", wait.Round(time.Millisecond).String())
+		c.pulse.beat(wait)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -151,6 +155,7 @@ func (c *connector) Run(ctx context.Context) error {
 	if next != nil {
 		next.close()
 	}
+	c.pulse.beat(c.agent.Config.DrainTimeout)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.agent.Config.DrainTimeout)
 	defer cancel()
 	var commands sync.WaitGroup
@@ -238,6 +243,7 @@ func (c *connector) send(ctx context.Context, conn link.Conn, interval time.Dura
 	defer next.Stop()
 	firstBeat := true
 	for {
+		c.pulse.beat(interval) // a heartbeat is due by then
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

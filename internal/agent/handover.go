@@ -55,6 +55,7 @@ var errStands = errors.New("the next link stands")
 // from the first use of the next one on.
 func (h *handover) send(over link.Conn) func(*stellav1.ConnectRequest) error {
 	return func(f *stellav1.ConnectRequest) error {
+		h.connector.pulse.beat(0) // much may wait, on a slow line
 		select {
 		case <-h.connector.anew:
 			h.begin()

@@ -79,7 +79,7 @@ func (a *Agent) ensureIdentity(ctx context.Context, final func(error) bool) (*id
 	}
 	if id == nil {
 		if a.Token == "" {
-			return nil, fmt.Errorf("this agent is not registered: %s holds no identity; make a token with `stella agent bootstrap`, and give it to `stella-agent register` by --token-file or by $STELLA_BOOTSTRAP_TOKEN", a.Config.Data)
+			return nil, fmt.Errorf("%w: %s holds no identity; make a token with `stella agent bootstrap`, and give it to `stella-agent register` by --token-file or by $STELLA_BOOTSTRAP_TOKEN", ErrNotRegistered, a.Config.Data)
 		}
 		return a.register(ctx, a.Token, nil, final)
 	}

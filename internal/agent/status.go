@@ -14,6 +14,8 @@ import (
 // linkState is what has become of the link, for those who ask how the agent is.
 // The zero value has not connected yet. It is safe for concurrent use.
 type linkState struct {
+	changed chan struct{} // when it is there, has a value when there is news
+
 	mu           sync.Mutex
 	transport    string    // while the link stands; empty otherwise
 	since        time.Time // when it began to stand, or when the one before ended
@@ -33,6 +35,7 @@ func (l *linkState) up(transport string, at time.Time) {
 		l.since = at
 	}
 	l.transport, l.stood, l.failures, l.err = transport, true, 0, nil
+	ring(l.changed)
 }
 
 // down notes that the link has ended.
@@ -47,6 +50,7 @@ func (l *linkState) failed(err error, failures int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err, l.failures, l.errAt = err, failures, at
+	ring(l.changed)
 }
 
 // beats notes what a heartbeat says of new tasks.
@@ -68,6 +72,19 @@ func (l *linkState) connected() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.transport != ""
+}
+
+// String says in a few words whether the link stands, and why not.
+func (l *linkState) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.transport != "":
+		return "online over " + l.transport
+	case l.err != nil:
+		return "offline, tries again: " + l.err.Error()
+	}
+	return "connects to its server"
 }
 
 // tell fills in what is known of the link. After so many failures as limit says, if

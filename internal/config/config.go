@@ -7,28 +7,33 @@
 // is the flag --heartbeat-interval, the variable STELLA_HEARTBEAT_INTERVAL and
 // the key heartbeat_interval. Fields are of type string, bool, int,
 // time.Duration, []string or map[string]string; the last two are flags that may
-// be repeated, and lists with commas elsewhere.
+// be repeated, and lists with commas elsewhere. A duration is as time.ParseDuration
+// takes it, with days in front if need be: 30s, 12h, 7d, 1d12h.
+//
+// A tag key:"report.every" adds a second key for the file, which stands in a
+// section, or in sections of sections:
+//
+//	report:
+//	  every: 30s
+//
+// A file may mix the two forms, but not say one setting in both.
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"os"
+	"math"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v4"
 )
 
 // field is one field of a configuration struct.
 type field struct {
-	name, def, help string
-	value           reflect.Value
+	name, path, def, help string // path is the second key, with its sections; or empty
+	value                 reflect.Value
 }
 
 func fields(cfg any) []field {
@@ -37,7 +42,7 @@ func fields(cfg any) []field {
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag
 		if name := tag.Get("name"); name != "" {
-			out = append(out, field{name: name, def: tag.Get("default"), help: tag.Get("help"), value: v.Field(i)})
+			out = append(out, field{name: name, path: tag.Get("key"), def: tag.Get("default"), help: tag.Get("help"), value: v.Field(i)})
 		}
 	}
 	return out
@@ -63,9 +68,9 @@ func (f field) set(text string) error {
 		}
 		f.value.SetInt(int64(n))
 	case time.Duration:
-		d, err := time.ParseDuration(text)
-		if err != nil || d < 0 {
-			return fmt.Errorf("%q is no duration: write it as in 30s, 5m or 12h", text)
+		d, err := duration(text)
+		if err != nil {
+			return err
 		}
 		f.value.SetInt(int64(d))
 	case []string:
@@ -84,6 +89,24 @@ func (f field) set(text string) error {
 		return fmt.Errorf("a field of type %s cannot be configured", f.value.Type())
 	}
 	return nil
+}
+
+// duration reads a duration that may begin with days, which are of 24 hours.
+func duration(text string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	rest, days := text, int64(0)
+	var err error
+	if before, after, ok := strings.Cut(text, "d"); ok {
+		rest = after
+		if days, err = strconv.ParseInt(before, 10, 64); rest == "" {
+			rest = "0"
+		}
+	}
+	d, restErr := time.ParseDuration(rest)
+	if err != nil || restErr != nil || d < 0 || days < 0 || days > int64((math.MaxInt64-d)/day) {
+		return 0, fmt.Errorf("%q is no duration: write it as in 30s, 5m, 12h or 7d", text)
+	}
+	return time.Duration(days)*day + d, nil
 }
 
 // list splits at commas and drops empty items.
@@ -154,104 +177,4 @@ func Load(fs *pflag.FlagSet, cfg any, getenv func(string) string) error {
 		}
 	}
 	return nil
-}
-
-func readFile(path string, all []field) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	defer file.Close()
-	var doc yaml.Node
-	if err := yaml.NewDecoder(file).Decode(&doc); errors.Is(err, io.EOF) {
-		return nil // an empty file says nothing
-	} else if err != nil {
-		return fmt.Errorf("configuration %s: %w", path, err)
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("configuration %s:%d: it must be a mapping of keys to values", path, root.Line)
-	}
-	byKey := map[string]field{}
-	for _, f := range all {
-		byKey[f.key()] = f
-	}
-	lines := map[string]int{}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		k, v := root.Content[i], root.Content[i+1]
-		if line, twice := lines[k.Value]; twice {
-			return fmt.Errorf("configuration %s:%d: the key %q is in line %d already", path, k.Line, k.Value, line)
-		}
-		lines[k.Value] = k.Line
-		f, ok := byKey[k.Value]
-		if !ok {
-			return fmt.Errorf("configuration %s:%d: there is no key %q%s", path, k.Line, k.Value, nearest(k.Value, byKey))
-		}
-		text, err := scalar(f, v)
-		if err == nil {
-			err = f.set(text)
-		}
-		if err != nil {
-			return fmt.Errorf("configuration %s:%d: %s: %w", path, v.Line, k.Value, err)
-		}
-	}
-	return nil
-}
-
-// scalar returns a value as one text: a list or a mapping, where the field
-// takes one, as it would be in the environment.
-func scalar(f field, v *yaml.Node) (string, error) {
-	plain := !slices.ContainsFunc(v.Content, func(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode })
-	switch {
-	case !plain: // a list of lists
-	case v.Kind == yaml.ScalarNode:
-		return v.Value, nil
-	case v.Kind == yaml.SequenceNode && f.value.Kind() == reflect.Slice:
-		var items []string
-		for _, n := range v.Content {
-			items = append(items, n.Value)
-		}
-		return strings.Join(items, ","), nil
-	case v.Kind == yaml.MappingNode && f.value.Kind() == reflect.Map:
-		var items []string
-		for i := 0; i+1 < len(v.Content); i += 2 {
-			items = append(items, v.Content[i].Value+"="+v.Content[i+1].Value)
-		}
-		return strings.Join(items, ","), nil
-	}
-	return "", errors.New("this kind of value does not fit")
-}
-
-// nearest suggests the key that was probably meant.
-func nearest(key string, known map[string]field) string {
-	best, at := "", 4 // farther away is no typing mistake
-	for k := range known {
-		if d := distance(key, k); d < at || d == at && best != "" && k < best {
-			best, at = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

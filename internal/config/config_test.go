@@ -16,12 +16,12 @@ import (
 
 // settings has a field of every kind.
 type settings struct {
-	Text    string            `name:"text" default:"by default" help:"a text"`
+	Text    string            `name:"text" key:"top.text" default:"by default" help:"a text"`
 	On      bool              `name:"on-or-off" default:"true" help:"a switch"`
 	Number  int               `name:"number" default:"7" help:"a number"`
-	Wait    time.Duration     `name:"wait-time" default:"30s" help:"a duration"`
+	Wait    time.Duration     `name:"wait-time" key:"top.waits.long_time" default:"30s" help:"a duration"`
 	List    []string          `name:"item" help:"a list"`
-	Map     map[string]string `name:"label" help:"a map"`
+	Map     map[string]string `name:"label" key:"top.labels" help:"a map"`
 	Private string            // has no name: it is not to be set
 }
 
@@ -82,6 +82,16 @@ func TestPrecedence(t *testing.T) {
 		{"a list in one text", "item: 'a, b,, '\n", nil, nil, func() settings { s := defaults; s.List = []string{"a", "b"}; return s }()},
 		{"a map in one text", "label: a=b,c=d=e\n", nil, nil, func() settings { s := defaults; s.Map = map[string]string{"a": "b", "c": "d=e"}; return s }()},
 		{"a number in quotes", "number: '5'\n", nil, nil, func() settings { s := defaults; s.Number = 5; return s }()},
+		{
+			"in sections", "top:\n  text: file\n  waits:\n    long_time: 7d\n  labels: {a: b}\nnumber: 1\n", nil, nil,
+			settings{Text: "file", On: true, Number: 1, Wait: 7 * 24 * time.Hour, Map: map[string]string{"a": "b"}},
+		},
+		{"sections of which all is commented out", "top:\n  waits:\n  # long_time: 7d\n", nil, nil, defaults},
+		{"an empty section", "top: {}\n", nil, nil, defaults},
+		{"sections in one key", "top.waits.long_time: 5s\n", nil, nil, func() settings { s := defaults; s.Wait = 5 * time.Second; return s }()},
+		{"the environment over a section", "top: {text: file}\n", map[string]string{"STELLA_TEXT": "env"}, nil, func() settings { s := defaults; s.Text = "env"; return s }()},
+		{"days and hours", "wait_time: 1d12h\n", nil, nil, func() settings { s := defaults; s.Wait = 36 * time.Hour; return s }()},
+		{"days by a flag", "", nil, []string{"--wait-time", "2d"}, func() settings { s := defaults; s.Wait = 48 * time.Hour; return s }()},
 	} {
 		got, err := load(t, c.file, c.env, c.args...)
 		if err != nil {
@@ -141,6 +151,25 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"no mapping at all", "- a\n", nil, nil, []string{"c.yaml:1", "mapping"}},
 		{"no YAML", "text: [\n", nil, nil, []string{"c.yaml"}},
 		{"a key twice", "text: a\ntext: b\n", nil, nil, []string{"c.yaml:2", "text"}},
+		{"unknown key in a section", "top:\n  waits:\n    log_time: 1m\n", nil, nil, []string{"c.yaml:3", `"top.waits.log_time"`, "did you mean top.waits.long_time?"}},
+		{"unknown section", "topp:\n  text: a\n", nil, nil, []string{"c.yaml:1", `no key "topp"`}},
+		{"unknown section in a section", "top:\n  text: a\n  wait: {long_time: 1m}\n", nil, nil, []string{"c.yaml:3", `no key "top.wait"`}},
+		{"key outside of its section", "long_time: 1m\n", nil, nil, []string{"c.yaml:1", "did you mean top.waits.long_time?"}},
+		{"key in a section that has it not", "top:\n  number: 1\n", nil, nil, []string{"c.yaml:2", `"top.number"`, "did you mean number?"}},
+		{"both forms", "text: a\nnumber: 1\ntop:\n  text: a\n", nil, nil, []string{"c.yaml:4", "top.text is the same setting as text in line 1", "keep one"}},
+		{"both forms, the other way", "top:\n  text: a\ntext: a\n", nil, nil, []string{"c.yaml:3", "text is the same setting as top.text in line 2"}},
+		{"a section twice", "top:\n  text: a\ntop:\n  waits: {}\n", nil, nil, []string{"c.yaml:3", `"top" is in line 1 already`}},
+		{"a key of a section twice", "top:\n  text: a\n  text: b\n", nil, nil, []string{"c.yaml:3", `"top.text" is in line 2 already`}},
+		{"a section in two ways", "top:\n  text: a\ntop.text: b\n", nil, nil, []string{"c.yaml:3", `"top.text" is in line 2 already`}},
+		{"a section that is a text", "top: a\n", nil, nil, []string{"c.yaml:1", "top must be a mapping"}},
+		{"a section that is a list", "top:\n- text: a\n", nil, nil, []string{"c.yaml:2", "top must be a mapping"}},
+		{"a wrong value in a section", "top:\n  waits:\n    long_time: soon\n", nil, nil, []string{"c.yaml:3", "top.waits.long_time", `"soon" is no duration`, "7d"}},
+		{"half a day", "wait_time: 1.5d\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
+		{"days of nothing", "wait_time: d\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
+		{"hours before days", "wait_time: 1h7d\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
+		{"negative days", "wait_time: -7d\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
+		{"days less hours", "wait_time: 7d-1h\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
+		{"more days than can be", "wait_time: 106752d\n", nil, nil, []string{"c.yaml:1", "wait_time"}},
 		{"variable", "", map[string]string{"STELLA_WAIT_TIME": "soon"}, nil, []string{"STELLA_WAIT_TIME", `"soon"`}},
 		{"variable without a key", "", map[string]string{"STELLA_LABEL": "=x"}, nil, []string{"STELLA_LABEL", "key=value"}},
 		{"flag", "", nil, []string{"--number", "x"}, []string{"--number", `"x"`}},
@@ -173,7 +202,9 @@ func FuzzFile(f *testing.F) {
 	for _, text := range []string{
 		"", "text: a\non_or_off: false\nnumber: 12\nwait_time: 5m\nitem: [a, b]\nlabel: {a: b, c: d}\n", "item:\n- a\n-\n", "label:\n  a: b\n  <<: {c: d}\n",
 		"texts: a\n", "text: a\ntext: b\n", "number: 1e3\n", "wait_time: -1s\n", "- a\n", "a", "text: &a x\nitem: [*a, *a]\n", "text: !!binary aGk=\n", "---\ntext: a\n---\ntext: b\n",
-		"text: [[a]]\n", "label: a\n", "\t", "text: |\n  a\n  b\n", "? {a: b}\n: c\n", "\xff\xfe", "a: &a [*a]\n", "number: 99999999999999999999\n", "item: [a", "text: 'a", "text: a: b",
+		"text: [[a]]\n", "label: a\n", "\t", "text: |\n  a\n  b\n", "? {a: b}\n: c\n", "\xff\xfe", "a: &a [*a]\n", "number: 99999999999999999999\n", "item: [a",
+		"top:\n  text: a\n  waits:\n    long_time: 1d2h\n  labels: {a: b}\n", "top:\n", "top: {text: a}\ntext: b\n", "top: &a {waits: *a}\n", "top: {top: {top: {}}}\n",
+		"wait_time: 106751d23h\n", "top.waits: {long_time: 7d}\n", "top: {<<: {text: a}}\n", "text: 'a", "text: a: b",
 	} {
 		f.Add(text)
 	}

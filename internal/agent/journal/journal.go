@@ -187,6 +187,19 @@ func (j *Journal) Forget(id string) error {
 	return nil
 }
 
+// Check reads a little, to see whether the journal answers. It blocks as long as
+// the journal does.
+func (j *Journal) Check() error {
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		tx.Bucket(tasksBucket).Cursor().First()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	return nil
+}
+
 // Entries returns all tasks that the agent has taken and not forgotten.
 func (j *Journal) Entries() ([]*Entry, error) {
 	var out []*Entry

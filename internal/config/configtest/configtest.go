@@ -17,7 +17,11 @@ import (
 	"stella-ops.org/stella/internal/config"
 )
 
-var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+var (
+	kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+	// dotted is a key that stands in a section at least.
+	dotted = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$`)
+)
 
 // Complete checks that every field of C is reachable by flag, environment and
 // file, says what it is for, and has a default, and that the defaults together
@@ -83,14 +87,34 @@ func Complete[C any](t *testing.T, validate func(*C) error) {
 		if err := os.WriteFile(file, []byte(key+": "+yaml+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for by, got := range map[string]C{
+		by := map[string]C{
 			"the flag":        read(nil, "--"+name+"="+text),
 			"the environment": read(map[string]string{"STELLA_" + strings.ToUpper(key): text}),
 			"the file":        read(nil, "--config", file),
-		} {
+		}
+		if path, ok := f.Tag.Lookup("key"); ok {
+			if !dotted.MatchString(path) || seen[path] {
+				t.Errorf("%s: the key %q is of the wrong form, or another field's", f.Name, path)
+			}
+			seen[path] = true
+			if err := os.WriteFile(file, []byte(nested(path, yaml)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			by["the file's section"] = read(nil, "--config", file)
+		}
+		for by, got := range by {
 			if diff := cmp.Diff(expected, got); diff != "" {
 				t.Errorf("%s set by %s (-want +got):\n%s", f.Name, by, diff)
 			}
 		}
 	}
+}
+
+// nested is the file in which a value stands under a dotted key.
+func nested(path, yaml string) string {
+	var b strings.Builder
+	for depth, part := range strings.Split(path, ".") {
+		b.WriteString("\n" + strings.Repeat("  ", depth) + part + ":")
+	}
+	return b.String() + " " + yaml + "\n"
 }

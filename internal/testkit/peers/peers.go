@@ -8,6 +8,7 @@ package peers
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -56,6 +57,20 @@ func Postgres(t testing.TB) string {
 func SSHD(t testing.TB) string {
 	t.Helper()
 	return need(t, "OpenSSH's server", "STELLA_TEST_SSHD")
+}
+
+// Tool is the path of a program that checks what we hand to others, as
+// systemd-analyze does; the machine's packages bring it.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv("STELLA_PEERS") == "required" {
+			t.Fatalf("this test needs %s: install it", name)
+		}
+		t.Skipf("this test needs %s, which is not installed", name)
+	}
+	return path
 }
 
 func need(t testing.TB, what, variable string) string {

@@ -1,2 +1,0 @@
-// Package packaging is what is installed on hosts beside the programs.
-package packaging
