@@ -62,6 +62,7 @@ func main() {
 	}
 	if !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "stella-agent:", err)
+		reportFailure(err)
 	}
 	os.Exit(exitCode(err))
 }
@@ -161,7 +162,7 @@ func run(ctx context.Context, c *call) error {
 	if err := c.configure(); err != nil {
 		return err
 	}
-	return c.agent.Run(ctx)
+	return serve(ctx, &c.agent)
 }
 
 func version(_ context.Context, c *call) error {

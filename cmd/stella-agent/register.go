@@ -48,7 +48,7 @@ func registerAndRun(ctx context.Context, c *call) error {
 	if c.agent.Token, err = readToken(c.options.token, c.options.tokenFile); err != nil {
 		return err
 	}
-	return c.agent.Run(ctx)
+	return serve(ctx, &c.agent)
 }
 
 // register registers and ends. What is told is one line: of the log, only what

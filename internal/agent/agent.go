@@ -28,6 +28,7 @@ import (
 	"stella-ops.org/stella/internal/executor/ssh"
 	"stella-ops.org/stella/internal/obs"
 	"stella-ops.org/stella/internal/obs/metrics"
+	"stella-ops.org/stella/internal/privatedir"
 )
 
 // Agent is an agent that is to be run.
@@ -39,6 +40,10 @@ type Agent struct {
 	// OnJournal, when set, is called around each write of a task's record;
 	// crash tests kill the process there.
 	OnJournal func(point string, rec *deploy.Record)
+	// OnRunning, when set, is called once, when all that comes before is done and
+	// the agent's parts begin: it is registered, and what a crash had left is ended.
+	// Whether the server can be reached is not known then.
+	OnRunning func()
 	// Pace is how patient the agent is with what is between it and its server;
 	// tests have less time than the zero value stands for.
 	Pace Pace
@@ -117,6 +122,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	supervised := newSupervision(a, conn)
 	defer close(supervised.ended)
+	if a.OnRunning != nil {
+		a.OnRunning()
+	}
 	return daemon.Run(ctx,
 		daemon.Task{Name: "link", Run: conn.Run},
 		daemon.Task{Name: "certificate", Run: keep.Run},
@@ -150,8 +158,13 @@ func (a *Agent) begin(ctx context.Context) (_ *parts, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+	if err := privatedir.Make(cfg.Data); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	if others, err := privatedir.Others(cfg.Data); err != nil {
+		a.Log.WarnContext(ctx, "who else may read the agent's keys cannot be found out", "error", err)
+	} else if len(others) > 0 {
+		a.Log.WarnContext(ctx, "the data folder is open to others, and the agent's keys are in it: let only SYSTEM and Administrators in, as docs/windows.md shows", "folder", cfg.Data, "others", others)
 	}
 	if cfg.Name == "" {
 		cfg.Name = hostname()
@@ -207,6 +220,9 @@ func (a *Agent) watchCapabilities(ctx context.Context, c *connector) error {
 }
 
 func platform() string {
+	if runtime.GOOS == "windows" {
+		return runtime.GOOS // Windows' containers have no such file
+	}
 	if _, err := os.Stat("/.dockerenv"); err == nil {
 		return "docker"
 	}

@@ -17,7 +17,7 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := replace(tmp, path); err != nil {
 		_ = os.Remove(tmp)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -63,8 +63,8 @@ func temp(path string, data []byte, perm os.FileMode) (name string, err error) {
 	return f.Name(), f.Close()
 }
 
-// SyncDir makes the names in a folder durable. Windows has no such call, and
-// needs none.
+// SyncDir makes the names in a folder durable. Windows has no such call: there
+// Write makes a name durable as it gives it.
 func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

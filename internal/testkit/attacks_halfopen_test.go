@@ -8,7 +8,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,22 +20,6 @@ import (
 
 // halfOpen is how many connections an attacker opens and does not finish.
 const halfOpen = 10_000
-
-// needFiles raises this process' limit of open files, or says that it cannot.
-func needFiles(t *testing.T, n uint64) {
-	t.Helper()
-	var have syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &have); err != nil {
-		t.Fatal(err)
-	}
-	if have.Cur >= n {
-		return
-	}
-	wanted := syscall.Rlimit{Cur: n, Max: max(n, have.Max)}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &wanted); err != nil {
-		t.Fatalf("this test opens %d files, and the process may open %d and raise that to %d (%v): run it where `ulimit -Hn` is higher", n, have.Cur, have.Max, err)
-	}
-}
 
 // helloRecord is a whole first word of a TLS client.
 func helloRecord(t *testing.T) []byte {

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -193,7 +192,7 @@ func (k *crashHost) sweep() {
 	for _, file := range files {
 		data, _ := os.ReadFile(file)
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && pid > 1 {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_ = kill(pid)
 		}
 	}
 }

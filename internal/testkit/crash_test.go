@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -65,7 +64,7 @@ func TestMain(m *testing.M) {
 func (r *role) play() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if r.FileLimit > 0 {
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: r.FileLimit, Max: r.FileLimit}); err != nil {
+		if err := limitFiles(r.FileLimit); err != nil {
 			return err
 		}
 	}
@@ -85,7 +84,7 @@ func (r *role) play() error {
 		}
 		switch point {
 		case r.KillAt:
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			_ = kill(os.Getpid())
 			select {} // until the signal has arrived
 		case r.StopAt:
 			hold := r.Trace + ".hold"

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -25,20 +24,6 @@ type costMeter struct {
 func startCostMeter(t *testing.T) *costMeter {
 	t.Helper()
 	return &costMeter{t: t, began: time.Now(), used: cpuTime(t)}
-}
-
-// cpuTime is the processor time of this process and of those that it has waited
-// for.
-func cpuTime(t *testing.T) (used time.Duration) {
-	t.Helper()
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(who, &u); err != nil {
-			t.Fatal(err)
-		}
-		used += time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	return used
 }
 
 // read returns the mean of processors that were busy, the memory that the

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"time"
 
 	"stella-ops.org/stella/api"
@@ -38,7 +39,8 @@ func Serve(ctx context.Context, path string, a Agent) error {
 	if err != nil {
 		return fmt.Errorf("the local socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // the agent's group may use it
+	// On Windows the folder's access list says who may use it.
+	if err := os.Chmod(path, 0o660); err != nil && runtime.GOOS != "windows" { //nolint:gosec // the agent's group may use it
 		_ = l.Close() // it is of no use
 		return fmt.Errorf("the local socket: %w", err)
 	}
