@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -148,11 +149,16 @@ func usage() string {
 	return b.String()
 }
 
+// machineClock is the machine's clock when it is not the real one, in a build for
+// tests (testclock.go).
+var machineClock func() time.Time
+
 // configure loads the configuration and begins the log.
 func (c *call) configure() error {
 	if err := config.Load(c.flags, &c.agent.Config, os.Getenv); err != nil {
 		return err
 	}
+	c.agent.Clock = machineClock
 	c.agent.Log = obs.NewLogger(os.Stderr, c.agent.Config.LogFormat, c.agent.Config.LogLevel)
 	return nil
 }
