@@ -28,7 +28,6 @@ param(
 )
 
 $Server = ''      # the server's URL
-$Version = ''     # of the agent that it has
 $Sums = @{}       # SHA-256 of it, by architecture
 
 Set-StrictMode -Version 2.0
@@ -235,7 +234,7 @@ function Install-Agent {
     if (-not $registered) { Register-Agent $secret }
     Register-AgentService
     Start-Agent
-    if ($current) { Write-Host "The agent was up to date ($Version), and runs." } else { Write-Host "The agent ($Version) runs." }
+    if ($current) { Write-Host "The agent was up to date, and runs." } else { Write-Host "The agent runs." }
 }
 
 function Uninstall-Agent {

@@ -7,10 +7,9 @@
 set -eu
 
 # The server that gives this file out fills these in.
-server=''  # its URL
-version='' # of the agent that it has
-token=''   # a registration token; only where somebody asked for a file with one in it
-sums=''    # a line for each program: its SHA-256 and its architecture
+server='' # its URL
+token=''  # a registration token; only where somebody asked for a file with one in it
+sums=''   # a line for each program: its SHA-256 and its architecture
 
 user=stella-agent
 data=/var/lib/stella-agent
@@ -213,7 +212,7 @@ program() {
   if [ -n "$binary" ]; then
     cat "$binary" >"$new" || { rm -f "$new" && die "$binary cannot be read"; }
   else
-    say "Fetching the agent $version for linux/$arch from $server"
+    say "Fetching the agent for linux/$arch from $server"
     (fetch "$server/download/linux/$arch/stella-agent" "$new") || { rm -f "$new" && exit 1; }
     got=$(sha256 "$new")
     if [ "$got" != "$want" ]; then
@@ -235,6 +234,9 @@ program() {
 # Identity and service.
 
 identity() {
+  registered=''
+  [ ! -e "$data/identity.json" ] || registered=yes
+  [ -n "$registered$token" ] || die "this host is not registered, and there is no token: make one with \`stella agent bootstrap\`, and give it by STELLA_BOOTSTRAP_TOKEN or --token-file"
   if [ ! -e "$config" ]; then
     [ -n "$server" ] || die "which server? give --server"
     {
@@ -248,9 +250,9 @@ identity() {
     mv -f "$config.new" "$config"
     wrote=yes
   fi
-  [ ! -e "$data/identity.json" ] || return 0
-  [ -n "$token" ] || die "this host is not registered, and there is no token: make one with \`stella agent bootstrap\`, and give it by STELLA_BOOTSTRAP_TOKEN or --token-file"
-  if ! as_agent "exec '$bin' register --config '$config'"; then
+  [ -z "$registered" ] || return 0
+  say "Registering this host"
+  if ! as_agent "exec '$bin' register --config '$config' --register-timeout 10s"; then
     # The next try may be with another server.
     [ -z "${wrote-}" ] || rm -f "$config"
     die "this host is not registered, for the reason above; nothing was started. Run it again when that is mended, or with --uninstall --purge to remove what it has installed"

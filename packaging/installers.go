@@ -12,8 +12,7 @@ var installers embed.FS
 
 // Fill is what a server puts into an installer.
 type Fill struct {
-	Server  string // its URL
-	Version string // of the agent that it has
+	Server string // its URL
 	// Token is a registration token; empty for a file that anybody may have.
 	Token string
 	// Sums are the SHA-256 of the agents that it has for the system, in hex, by
@@ -32,7 +31,7 @@ var harmless = regexp.MustCompile(`^[A-Za-z0-9._~:/@%+=,\[\]-]*$`)
 // same input gives the same bytes. It fails for another system, and for what
 // could be taken for code.
 func Installer(system string, f Fill) (string, error) {
-	for _, v := range []string{f.Server, f.Version, f.Token} {
+	for _, v := range []string{f.Server, f.Token} {
 		if !harmless.MatchString(v) {
 			return "", fmt.Errorf("an installer cannot be made: %q has characters that would need quoting", v)
 		}
@@ -44,8 +43,8 @@ func Installer(system string, f Fill) (string, error) {
 			lines[i] = s.SHA256 + " " + s.Arch
 		}
 		return fill("install.sh", map[string]string{
-			"server=''  ": "server='" + f.Server + "'  ", "version='' ": "version='" + f.Version + "' ",
-			"token=''   ": "token='" + f.Token + "'   ", "sums=''    ": "sums='" + strings.Join(lines, "\n") + "'    ",
+			"server='' ": "server='" + f.Server + "' ", "token=''  ": "token='" + f.Token + "'  ",
+			"sums=''   ": "sums='" + strings.Join(lines, "\n") + "'   ",
 		})
 	case "windows":
 		items := make([]string, len(f.Sums))
@@ -53,8 +52,8 @@ func Installer(system string, f Fill) (string, error) {
 			items[i] = "'" + s.Arch + "' = '" + s.SHA256 + "'"
 		}
 		filled := map[string]string{
-			"$Server = '' ": "$Server = '" + f.Server + "' ", "$Version = '' ": "$Version = '" + f.Version + "' ",
-			"$Sums = @{} ": "$Sums = @{ " + strings.Join(items, "; ") + " } ",
+			"$Server = '' ": "$Server = '" + f.Server + "' ",
+			"$Sums = @{} ":  "$Sums = @{ " + strings.Join(items, "; ") + " } ",
 		}
 		if f.Token != "" {
 			return "", fmt.Errorf("the installer for Windows takes no token with it: give it by STELLA_BOOTSTRAP_TOKEN")

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A build for tests alone, which cannot set a machine's clock: STELLA_TEST_CLOCK
+// A build for tests alone, which cannot set a machine's clock: STELLA_CLOCK_AHEAD
 // is how far it is ahead, as in 8760h.
 func init() {
-	ahead, err := time.ParseDuration(os.Getenv("STELLA_TEST_CLOCK"))
+	ahead, err := time.ParseDuration(os.Getenv("STELLA_CLOCK_AHEAD"))
 	if err != nil {
 		return
 	}

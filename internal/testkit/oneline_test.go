@@ -284,7 +284,7 @@ func TestOneLineSaysWhatIsWrong(t *testing.T) {
 
 	// A clock that is a year ahead.
 	n.give("1.0.1", "stella_test_clock")
-	line := replaced(n.bootstrap("late").InstallCommand, ` sh "$f"`, ` STELLA_TEST_CLOCK=8760h sh "$f"`)
+	line := replaced(n.bootstrap("late").InstallCommand, ` sh "$f"`, ` STELLA_CLOCK_AHEAD=8760h sh "$f"`)
 	if out, code := n.run(line); code == 0 || !strings.Contains(out, "this machine's clock is 365 days ahead of the server's") {
 		t.Errorf("a wrong clock: %d: %s", code, out)
 	}

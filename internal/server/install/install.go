@@ -28,7 +28,7 @@ const (
 // concurrent use.
 type Installers struct {
 	Agents *Agents
-	// Version is that of the server and of its own agent.
+	// Version is that of the server, and so of the image.
 	Version string
 	// Pins are those of the servers' keys, as curl takes them.
 	Pins func() []string
@@ -48,7 +48,7 @@ func (i *Installers) Script(platform, server, token string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f := packaging.Fill{Server: server, Version: i.Version, Token: token}
+	f := packaging.Fill{Server: server, Token: token}
 	for _, p := range all {
 		if p.OS == platform {
 			f.Sums = append(f.Sums, packaging.Sum{Arch: p.Arch, SHA256: p.SHA256})

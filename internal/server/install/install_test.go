@@ -116,7 +116,7 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"server='https://stella.example.com:8443'", "version='1.2.3+x'", "token='reg_abc_def'",
+		"server='https://stella.example.com:8443'", "token='reg_abc_def'",
 		"sums='" + sum("for amd64") + " amd64\n" + sum("for arm64") + " arm64'",
 	} {
 		if !strings.Contains(text, "\n"+line+" ") {
