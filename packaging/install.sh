@@ -15,7 +15,7 @@ user=stella-agent
 data=/var/lib/stella-agent
 etc=/etc/stella-agent
 run=/run/stella-agent
-log=/var/log/stella-agent.log # only without an init system: the others have logs of their own
+log=/var/log/stella-agent.log # not with systemd, which has a journal
 own=/usr/local/bin/stella-agent
 bin=$own
 unit=/etc/systemd/system/stella-agent.service
@@ -287,7 +287,8 @@ service() {
     openrc)
       "$bin" unit openrc | replace "$rc" 0755
       rc-update -q add stella-agent default
-      if [ -n "$changed" ]; then rc-service stella-agent restart; else rc-service -N stella-agent start || :; fi
+      if [ -n "$changed" ]; then rc-service -q stella-agent restart; else rc-service -qN stella-agent start; fi ||
+        die "the service does not start: OpenRC says above why"
       ;;
     none)
       if [ -n "$changed" ]; then stop; fi
@@ -319,7 +320,6 @@ online() {
   if ! as_agent "exec '$bin' status --wait ${wait}s"; then
     case $init in
       systemd) hint="journalctl -u stella-agent" ;;
-      openrc) hint="rc-service stella-agent status, and the log of the system" ;;
       *) hint=$log ;;
     esac
     die "the agent is installed, and goes on trying, but it is not online, for the reason above; $hint tells more"
