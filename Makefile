@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell scripts/packages --version 2>/dev/null || echo dev)
 
 # Our programs are static. Only the race detector needs cgo.
 export CGO_ENABLED := 0
@@ -36,6 +36,21 @@ demo: build ## Show a control plane and agents at work in one process (ARGS='...
 .PHONY: up
 up: build ## Start a control plane for real use on this machine (ARGS='...')
 	bin/stella up $(ARGS)
+
+# -- release --------------------------------------------------------------------------------------
+
+# PLATFORMS='linux/amd64 windows/arm64' builds for these alone.
+.PHONY: packages
+packages: ## Build programs, deb and rpm packages, images, SBOMs and checksums for all platforms into dist/
+	scripts/packages
+
+.PHONY: packages-check
+packages-check: ## Build the packages twice, and fail when they differ
+	scripts/packages --check
+
+.PHONY: image
+image: ## Build the agent's container image, and load it into the Docker engine
+	scripts/packages --image
 
 # -- test -----------------------------------------------------------------------------------------
 
@@ -88,7 +103,7 @@ lint: $(GOLANGCI) shellcheck ## Check formatting, mistakes, architecture, script
 .PHONY: shellcheck
 shellcheck:
 	@if command -v shellcheck >/dev/null || [[ "$${STELLA_PEERS-}" == required ]]; then \
-		(set -x; shellcheck .ci/run scripts/* packaging/install.sh); \
+		(set -x; shellcheck .ci/run scripts/* packaging/install.sh packaging/scripts/*); \
 	else \
 		echo "lint: shellcheck is not installed: the scripts were not checked"; \
 	fi
@@ -112,4 +127,4 @@ generate-check: ## Fail when generated code is not what its sources say
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist

@@ -117,7 +117,7 @@ func TestProgramsLinkOnlyWhatTheyNeed(t *testing.T) {
 
 func TestModuleIsPlain(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"go.mod", "tools/go.mod", "internal/testkit/thirdparty/go.mod"} {
+	for _, path := range []string{"go.mod", "tools/go.mod", "tools/nfpm/go.mod", "internal/testkit/thirdparty/go.mod"} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

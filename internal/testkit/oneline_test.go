@@ -31,10 +31,10 @@ type newcomer struct {
 	cp *testkit.ControlPlane
 }
 
-func newNewcomer(t *testing.T) *newcomer {
+func newNewcomer(t *testing.T, bare bool) *newcomer {
 	t.Helper()
 	// userdel asks whose processes there are, as root may.
-	h := systemd.Start(t, systemd.Options{Docker: []string{"--cap-add", "SYS_PTRACE"}})
+	h := systemd.Start(t, systemd.Options{Docker: []string{"--cap-add", "SYS_PTRACE"}, Bare: bare})
 	cp := testkit.StartServer(t, func(c *server.Config) {
 		c.Listen = net.JoinHostPort(h.Host(), "0")
 		c.Advertise = ""
@@ -116,7 +116,7 @@ systemctl list-units --all --no-legend --no-pager 'stella*'`)), "\n")
 // upgrades it, or does nothing; and what it brought goes without a trace.
 func TestOneLineBringsAHostOnline(t *testing.T) {
 	t.Parallel()
-	n := newNewcomer(t)
+	n := newNewcomer(t, false)
 	n.Must(t, "groupadd", "docker")
 	before := n.traces()
 
@@ -205,7 +205,8 @@ func TestOneLineBringsAHostOnline(t *testing.T) {
 // script fetches the installer of a line, and returns where it is.
 func (n *newcomer) script(line string) string {
 	n.t.Helper()
-	fetch, _, _ := strings.Cut(line, ` && sh "$f"`)
+	fetch, _, _ := strings.Cut(line, "/install.sh && ")
+	fetch += "/install.sh"
 	out, code := n.run(fetch + ` && echo "$f"`)
 	if code != 0 {
 		n.t.Fatalf("%d: %s", code, out)
@@ -232,7 +233,7 @@ func (n *newcomer) statusOnTheHost() {
 // What can be wrong is said, each in its own words, and nothing is started.
 func TestOneLineSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	n := newNewcomer(t)
+	n := newNewcomer(t, false)
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(n.cp.URL, "https://"))
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +323,7 @@ func notTLS(t *testing.T, host string) string {
 // there, with the agent's own program, and on a host without an init system.
 func TestOneLineInOtherWays(t *testing.T) {
 	t.Parallel()
-	n := newNewcomer(t)
+	n := newNewcomer(t, false)
 	purge := func() {
 		t.Helper()
 		if out, code := n.run("sh /root/install.sh --uninstall --purge"); code != 0 {
@@ -387,4 +388,46 @@ func TestOneLineInOtherWays(t *testing.T) {
 	}
 	n.online("by-binary", "1.2.0")
 	purge()
+}
+
+// On a host without an init system, it runs all the same, and it is said what to
+// do for the next start.
+func TestOneLineWithoutAnInitSystem(t *testing.T) {
+	t.Parallel()
+	n := newNewcomer(t, true)
+	agents := func() []string {
+		t.Helper()
+		out, _ := n.run("pgrep --full '^/usr/local/bin/stella-agent run'")
+		return strings.Fields(out)
+	}
+	made := n.bootstrap("bare")
+	out, code := n.run(made.InstallCommand)
+	if code != 0 || !strings.Contains(out, "nothing starts it when this machine does") {
+		t.Errorf("%d: %s", code, out)
+	}
+	n.online("bare", "1.0.0")
+	first := agents()
+	if len(first) != 1 {
+		t.Fatalf("the agents are %v", first)
+	}
+	if user := strings.TrimSpace(n.Must(t, "ps", "--no-headers", "-o", "user:20", "--pid", first[0])); user != "stella-agent" {
+		t.Errorf("it runs as %s", user)
+	}
+	if left, _ := n.run("tr '\\0' '\\n' </proc/" + first[0] + "/environ | grep TOKEN=."); left != "" {
+		t.Errorf("its environment has a token: %s", left)
+	}
+	if out, code := n.run(made.InstallCommand); code != 0 || !slices.Equal(agents(), first) {
+		t.Errorf("once more: %d, %v after %v: %s", code, agents(), first, out)
+	}
+	n.give("1.1.0")
+	if out, code := n.run(n.bootstrap("unused").InstallCommand); code != 0 || len(agents()) != 1 || slices.Equal(agents(), first) {
+		t.Errorf("the upgrade: %d, %v after %v: %s", code, agents(), first, out)
+	}
+	n.online("bare", "1.1.0")
+	if out, code := n.run("sh " + n.script(n.bootstrap("unused-2").InstallCommand) + " --uninstall --purge"); code != 0 || len(agents()) != 0 {
+		t.Errorf("purge: %d, %v: %s", code, agents(), out)
+	}
+	if left, _ := n.run("find / -xdev -name '*stella*' -not -path '/proc/*'; grep stella /etc/passwd /etc/group"); left != "" {
+		t.Errorf("it has left %s", left)
+	}
 }

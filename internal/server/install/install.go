@@ -141,7 +141,7 @@ func (i *Installers) Commands(platform, server, token string) ([]Command, error)
 // imageTag is a version as the tag of an image.
 func imageTag(version string) string {
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("+/: ", r) {
+		if strings.ContainsRune("+~/: ", r) {
 			return '-'
 		}
 		return r

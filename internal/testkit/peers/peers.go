@@ -1,5 +1,5 @@
 // Package peers tells tests where the real peers are: a Docker engine,
-// registries, a database, OpenSSH. `scripts/peers` starts them and says where they are
+// registries, a database, OpenSSH, a host with systemd. `scripts/peers` starts them and says where they are
 // in the environment.
 //
 // A test whose peer is missing is skipped, with the reason; with
@@ -71,6 +71,13 @@ func Tool(t testing.TB, name string) string {
 		t.Skipf("this test needs %s, which is not installed", name)
 	}
 	return path
+}
+
+// Systemd is an image of a host that boots by systemd; testkit/systemd starts it
+// in a Docker engine.
+func Systemd(t testing.TB) string {
+	t.Helper()
+	return need(t, "the image of a host with systemd", "STELLA_TEST_SYSTEMD")
 }
 
 func need(t testing.TB, what, variable string) string {
