@@ -8,12 +8,14 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"stella-ops.org/stella/api"
 	"stella-ops.org/stella/internal/testkit"
 	"stella-ops.org/stella/internal/testkit/peers"
 )
@@ -55,6 +57,7 @@ func testImage(t *testing.T, d dist) {
 		"--tmpfs", "/run/stella-agent:uid=65532,gid=65532,mode=750", "--tmpfs", "/tmp",
 		"--volume", volume + ":/var/lib/stella-agent", "--health-interval", "1s", "--health-start-period", "1s", "--health-retries", "1",
 		"--env", "STELLA_SERVER=" + cp.URL, "--env", "STELLA_NAME=contained", "--env", "STELLA_BOOTSTRAP_TOKEN",
+		"--env", "STELLA_MAX_RECONNECT_ATTEMPTS=2", "--env", "STELLA_RECONNECT_BACKOFF=100ms",
 	}
 	start := func(token string) string {
 		t.Helper()
@@ -96,6 +99,42 @@ func testImage(t *testing.T, d dist) {
 	health(t, start(""), "healthy")
 	if again := cp.WaitOnline("contained"); again.ID != first.ID {
 		t.Errorf("with its volume it is %s, and was %s", again.ID, first.ID)
+	}
+	theLine(t, cp, image)
+}
+
+// theLine runs what a bootstrap says for Docker: as a user without rights, the
+// agent reaches the engine by the group of its socket.
+func theLine(t *testing.T, cp *testkit.ControlPlane, image string) {
+	t.Helper()
+	made, err := cp.Client.Bootstrap(t.Context(), api.BootstrapRequest{RegistrationTokenRequest: api.RegistrationTokenRequest{Name: "by-line", Platform: "docker"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "stella-test-" + strings.TrimPrefix(made.ID, "0")
+	at := strings.LastIndex(made.InstallCommand, "stella/agent:")
+	if at < 0 {
+		t.Fatalf("the line names no image: %s", made.InstallCommand)
+	}
+	line := made.InstallCommand[:at] + image
+	for from, to := range map[string]string{
+		"--name stella-agent ": "--label stella.test=1 --network host --name " + own + " ", "stella-agent:/var/lib": own + ":/var/lib",
+		"docker run": "docker --host " + peers.Docker(t) + " run",
+	} {
+		if !strings.Contains(line, from) {
+			t.Fatalf("there is no %q in %s", from, line)
+		}
+		line = strings.Replace(line, from, to, 1)
+	}
+	t.Cleanup(func() {
+		_, _ = engine(context.WithoutCancel(t.Context()), t, "rm", "--force", own)
+		_, _ = engine(context.WithoutCancel(t.Context()), t, "volume", "rm", "--force", own)
+	})
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", line, err, out)
+	}
+	if a := cp.WaitOnline("by-line"); !slices.Contains(a.Capabilities, "docker.deploy") || a.Platform != "docker" {
+		t.Errorf("by the line it is %+v", a)
 	}
 }
 
