@@ -248,8 +248,11 @@ func TestBadTokensAreAlike(t *testing.T) {
 	b.now = b.now.Add(2 * time.Minute)
 	b.audited()
 	for _, c := range []struct{ text, detail, says string }{
-		{used, "token used", "was used already"}, {expired, "token expired", "expired at 2"}, {revokedText, "token revoked", "was revoked"},
-		{unknown, "token unknown", "is not known here"}, {"nonsense", "token unknown", "is not known here"},
+		{used, "token used", "was used already"},
+		{expired, "token expired", "expired at 2"},
+		{revokedText, "token revoked", "was revoked"},
+		{unknown, "token unknown", "is not known here"},
+		{"nonsense", "token unknown", "is not known here"},
 	} {
 		_, err := b.Register(t.Context(), enroll.Caller{Token: c.text, Remote: "192.0.2.1"}, api.RegisterRequest{Name: "n", CSR: b.key()})
 		b.wantFault(err, fault.Unauthenticated, "token_refused")
@@ -274,8 +277,13 @@ func TestPlatformOfToken(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, c := range []struct{ token, agent, is string }{
-		{"linux", "docker", "linux"}, {"docker", "linux", "docker"}, {"windows", "windows", "windows"}, {"", "docker", "docker"},
-		{"windows", "linux", ""}, {"linux", "windows", ""}, {"docker", "windows", ""},
+		{"linux", "docker", "linux"},
+		{"docker", "linux", "docker"},
+		{"windows", "windows", "windows"},
+		{"", "docker", "docker"},
+		{"windows", "linux", ""},
+		{"linux", "windows", ""},
+		{"docker", "windows", ""},
 	} {
 		_, text := b.token(api.RegistrationTokenRequest{Platform: c.token})
 		reg, err := b.Register(t.Context(), enroll.Caller{Token: text}, api.RegisterRequest{Name: "n-" + c.token + c.agent, Platform: c.agent, CSR: b.key()})

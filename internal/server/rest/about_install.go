@@ -32,7 +32,8 @@ func (s *Server) describeInstall(doc *huma.OpenAPI) {
 	content(&program)
 	program.Responses["200"].Content["text/plain"] = &huma.MediaType{Schema: text("A line as sha256sum writes it, for a file that ends in .sha256."), Example: sum + "  stella-agent\n"}
 	for _, p := range []struct{ name, text, example string }{
-		{"os", "The operating system, as in linux.", "linux"}, {"arch", "The architecture, as in amd64 or arm64.", "amd64"},
+		{"os", "The operating system, as in linux.", "linux"},
+		{"arch", "The architecture, as in amd64 or arm64.", "amd64"},
 		{"file", "stella-agent, with .exe behind it on windows if you like, or that with .sha256.", "stella-agent"},
 	} {
 		program.Parameters = append(program.Parameters, &huma.Param{Name: p.name, In: "path", Required: true, Description: p.text, Schema: text(""), Example: p.example})
