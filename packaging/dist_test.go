@@ -56,6 +56,7 @@ func TestPackages(t *testing.T) {
 	t.Run("sums", func(t *testing.T) { t.Parallel(); testSums(t, older) })
 	t.Run("image", func(t *testing.T) { t.Parallel(); testImage(t, older) })
 	t.Run("deb of the agent", func(t *testing.T) { t.Parallel(); testAgentDeb(t, older, newer) })
+	t.Run("the line where the agent is a deb", func(t *testing.T) { t.Parallel(); testLineOnDeb(t, older, newer) })
 	t.Run("deb of the server", func(t *testing.T) { t.Parallel(); testServerDeb(t, older, newer) })
 	t.Run("deb without systemd", func(t *testing.T) { t.Parallel(); testDebWithoutSystemd(t, older, newer) })
 	t.Run("rpm of the agent", func(t *testing.T) { t.Parallel(); testAgentRPM(t, older, newer) })

@@ -51,7 +51,11 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 scratch='' # a folder of this run
-cleanup() { [ -z "$scratch" ] || rm -rf "$scratch"; }
+new=''     # a program that is not in its place yet
+cleanup() {
+  [ -z "$scratch" ] || rm -rf "$scratch"
+  [ -z "$new" ] || rm -f "$new"
+}
 trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 
@@ -210,21 +214,19 @@ program() {
   # Beside the place where it goes, so that it is moved there at once or not at all.
   new=$(mktemp "$bin.XXXXXX")
   if [ -n "$binary" ]; then
-    cat "$binary" >"$new" || { rm -f "$new" && die "$binary cannot be read"; }
+    cat "$binary" >"$new" || die "$binary cannot be read"
   else
     say "Fetching the agent for linux/$arch from $server"
-    (fetch "$server/download/linux/$arch/stella-agent" "$new") || { rm -f "$new" && exit 1; }
+    fetch "$server/download/linux/$arch/stella-agent" "$new"
     got=$(sha256 "$new")
-    if [ "$got" != "$want" ]; then
-      rm -f "$new"
+    [ "$got" = "$want" ] ||
       die "what came from $server is not the agent that this file is for (SHA-256 $got, not $want): the server was upgraded meanwhile, or somebody is in between; fetch this file anew"
-    fi
   fi
   chmod 0755 "$new"
-  "$new" version >/dev/null || { rm -f "$new" && die "the agent's program does not run on this machine"; }
-  if [ -x "$bin" ] && [ "$(sha256 "$bin")" = "$(sha256 "$new")" ]; then
-    rm -f "$new"
-    return
+  "$new" version >/dev/null || die "the agent's program does not run on this machine"
+  if [ -x "$bin" ]; then
+    [ "$(sha256 "$bin")" != "$(sha256 "$new")" ] || return 0
+    ln -f "$bin" "$bin.previous" # to go back by hand
   fi
   mv -f "$new" "$bin"
   changed=yes
@@ -281,7 +283,7 @@ service() {
       systemctl enable --quiet stella-agent
       if [ -n "$changed" ]; then systemctl restart stella-agent; else systemctl start stella-agent; fi || {
         journalctl -u stella-agent -n 20 --no-pager >&2 || :
-        die "the service does not start: its log is above"
+        die "the service does not start: its log is above (the program before is $bin.previous, if there was one)"
       }
       ;;
     openrc)
@@ -349,7 +351,7 @@ remove() {
       ;;
     none) stop ;;
   esac
-  rm -f "$bin"
+  rm -f "$bin" "$bin.previous"
   rm -rf "$run"
   if [ -z "$purge" ]; then
     say "The agent is removed. Its identity and configuration are still in $data and $etc (--purge removes them)."
