@@ -283,6 +283,18 @@ func TestOneLineSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 
+	// Another program than the installer is for, as after an upgrade of the server
+	// or by somebody in between.
+	script := n.script(good.InstallCommand)
+	n.give("6.6.6")
+	n.Must(t, "rm", "/usr/local/bin/stella-agent")
+	if out, code := n.run("STELLA_BOOTSTRAP_TOKEN=" + good.Token + " sh " + script); code == 0 || !strings.Contains(out, "is not the agent that this file is for") {
+		t.Errorf("another program: %d: %s", code, out)
+	}
+	if left := n.Must(t, "ls", "/usr/local/bin"); left != "" {
+		t.Errorf("it was put in place, or left: %s", left)
+	}
+
 	// A clock that is a year ahead.
 	n.give("1.0.1", "stella_test_clock")
 	line := replaced(n.bootstrap("late").InstallCommand, ` sh "$f"`, ` STELLA_CLOCK_AHEAD=8760h sh "$f"`)
@@ -430,4 +442,53 @@ func TestOneLineWithoutAnInitSystem(t *testing.T) {
 	if left, _ := n.run("find / -xdev -name '*stella*' -not -path '/proc/*'; grep stella /etc/passwd /etc/group"); left != "" {
 		t.Errorf("it has left %s", left)
 	}
+}
+
+// The same under OpenRC.
+func TestOneLineUnderOpenRC(t *testing.T) {
+	t.Parallel()
+	n := newNewcomer(t, true)
+	// As at a boot, but for what a container has no hardware for.
+	n.run("for level in sysinit boot default; do openrc $level; done")
+	before := n.openRC()
+	made := n.bootstrap("openrc")
+	if out, code := n.run(made.InstallCommand); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	n.online("openrc", "1.0.0")
+	n.Must(t, "sh", "-c", "rc-service stella-agent status && test -e /etc/runlevels/default/stella-agent")
+	pid := func() string {
+		t.Helper()
+		out, _ := n.run("pgrep --full '^/usr/local/bin/stella-agent run'")
+		return strings.TrimSpace(out)
+	}
+	first := pid()
+	if user := strings.TrimSpace(n.Must(t, "ps", "--no-headers", "-o", "user:20", "--pid", first)); user != "stella-agent" {
+		t.Errorf("it runs as %s", user)
+	}
+	if out, code := n.run(made.InstallCommand); code != 0 || pid() != first {
+		t.Errorf("once more: %d, %s after %s: %s", code, pid(), first, out)
+	}
+	n.give("1.1.0")
+	if out, code := n.run(n.bootstrap("unused").InstallCommand); code != 0 || pid() == first {
+		t.Errorf("the upgrade: %d: %s", code, out)
+	}
+	n.online("openrc", "1.1.0")
+	// What ends is started again.
+	n.Must(t, "kill", "-KILL", pid())
+	testkit.Eventually(t, linkPatience, "the agent to be started again", func() (bool, string) { return pid() != "", "" })
+	n.online("openrc", "1.1.0")
+	if out, code := n.run("sh " + n.script(n.bootstrap("unused-2").InstallCommand) + " --uninstall --purge"); code != 0 || pid() != "" {
+		t.Errorf("purge: %d, %s: %s", code, pid(), out)
+	}
+	if diff := cmp.Diff(before, n.openRC()); diff != "" {
+		t.Errorf("it has left (-before +after):\n%s", diff)
+	}
+}
+
+// openRC is what an installation can leave where OpenRC is.
+func (n *newcomer) openRC() []string {
+	n.t.Helper()
+	out, _ := n.run("ls /etc/init.d /etc/runlevels/*; find / -xdev -name '*stella*' -not -path '/proc/*'; cat /etc/passwd /etc/group; rc-status --servicelist 2>/dev/null | grep -v Caching | sort")
+	return strings.Split(out, "\n")
 }
