@@ -29,7 +29,7 @@ fi
 if [ "$upgrade" = no ]; then
 	case "$name" in
 	stella-agent)
-		[ -e /etc/stella-agent/agent.yaml ] || echo "stella-agent is installed, and does not run before it is registered: write /etc/stella-agent/agent.yaml (example: /usr/share/doc/stella-agent/agent.yaml), then: runuser -u stella-agent -- env STELLA_DATA=/var/lib/stella-agent stella-agent register --config /etc/stella-agent/agent.yaml --token - && systemctl enable --now stella-agent"
+		[ -e /etc/stella-agent/agent.yaml ] || echo "stella-agent is installed, and does not run before it is registered: run here the line that \`stella agent bootstrap\` prints, which takes this program; or write /etc/stella-agent/agent.yaml (example: /usr/share/doc/stella-agent/agent.yaml), then: runuser -u stella-agent -- env STELLA_DATA=/var/lib/stella-agent stella-agent register --config /etc/stella-agent/agent.yaml --token - && systemctl enable --now stella-agent"
 		;;
 	stella)
 		[ -e /var/lib/stella/master.key ] || echo "stella is installed, and its server does not run yet: look at /etc/stella/server.yaml, then: systemctl enable --now stella"

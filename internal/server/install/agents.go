@@ -23,8 +23,9 @@ import (
 // stella-agent_linux_arm64 and stella-agent_windows_amd64.exe. What is put into
 // a folder is given out from then on. It is safe for concurrent use.
 type Agents struct {
-	folders  []string
-	embedded []byte // of the server's own system; empty in a build without
+	folders     []string
+	embedded    []byte // of the server's own system; empty in a build without
+	embeddedSum func() string
 
 	mu   sync.Mutex
 	sums map[string]seen
@@ -56,7 +57,11 @@ func (p *Program) Name() string {
 // NewAgents looks into folders, of which the first that has a program wins. One
 // that does not exist has none.
 func NewAgents(folders ...string) *Agents {
-	return &Agents{folders: folders, embedded: embedded(), sums: map[string]seen{}}
+	program := embedded()
+	return &Agents{folders: folders, embedded: program, sums: map[string]seen{}, embeddedSum: sync.OnceValue(func() string {
+		sum := sha256.Sum256(program)
+		return hex.EncodeToString(sum[:])
+	})}
 }
 
 var fileName = regexp.MustCompile(`^stella-agent_([a-z0-9]+)_([a-z0-9]+)(\.exe)?$`)
@@ -85,8 +90,7 @@ func (a *Agents) All() ([]Program, error) {
 		}
 	}
 	if own := (Program{OS: runtime.GOOS, Arch: runtime.GOARCH}); len(a.embedded) > 0 && found[own.Name()].SHA256 == "" {
-		sum := sha256.Sum256(a.embedded)
-		own.SHA256 = hex.EncodeToString(sum[:])
+		own.SHA256 = a.embeddedSum()
 		found[own.Name()] = own
 	}
 	out := make([]Program, 0, len(found))
