@@ -10,15 +10,15 @@ import (
 	"stella-ops.org/stella/internal/testkit"
 )
 
-// agentProgram has a server give out a program for a system, and returns it.
-func agentProgram(t testing.TB, cp *testkit.ControlPlane, goos, arch string) []byte {
+// agentProgram has a server give out a program for Linux, and returns it.
+func agentProgram(t testing.TB, cp *testkit.ControlPlane, arch string) []byte {
 	t.Helper()
-	program := []byte("the agent for " + goos + "/" + arch)
+	program := []byte("the agent for linux/" + arch)
 	folder := filepath.Join(cp.Data, "agents")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "stella-agent_"+goos+"_"+arch), program, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "stella-agent_linux_"+arch), program, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return program
@@ -38,7 +38,7 @@ func TestInstallPage(t *testing.T) {
 		t.Fatal("the page has no commands for openssl")
 	}
 	cp := testkit.StartServer(t)
-	agentProgram(t, cp, "linux", "arm64")
+	agentProgram(t, cp, "arm64")
 	run := func(script string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -euo pipefail; cp \"$CA\" ca.pem\n"+script)
 		cmd.Dir = t.TempDir()

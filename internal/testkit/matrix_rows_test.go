@@ -64,7 +64,7 @@ var openRows = []cells{
 	{id: "agent-program.checksums", who: ofEverybody, in: 200},
 	{id: "agent-program.signature", who: ofEverybody, in: 200},
 	{id: "agent-program.get", who: ofEverybody, in: 200, make: func(m *matrix, _ *caller) attempt {
-		agentProgram(m, m.cp, "linux", "arm64")
+		agentProgram(m, m.cp, "arm64")
 		return attempt{params: map[string]string{"os": "linux", "arch": "arm64", "file": "stella-agent"}}
 	}},
 	{id: "document.openapi", who: ofEverybody, in: 200},

@@ -219,7 +219,7 @@ var tripsOfServer = []row{
 		}
 	}, "it does nothing that could fail"},
 	{"agent-program.checksums", func(w *trip) {
-		agentProgram(w, w.cp, "linux", "riscv64")
+		agentProgram(w, w.cp, "riscv64")
 		text, err := w.admin.AgentChecksums(w.Context())
 		w.ok(err)
 		if !bytes.Contains(text, []byte("  stella-agent_linux_riscv64\n")) {
@@ -234,7 +234,7 @@ var tripsOfServer = []row{
 		}
 	}, "it takes a disk that breaks"},
 	{"agent-program.get", func(w *trip) {
-		program := agentProgram(w, w.cp, "linux", "riscv64")
+		program := agentProgram(w, w.cp, "riscv64")
 		body, err := w.admin.AgentProgram(w.Context(), "linux", "riscv64")
 		w.ok(err)
 		defer body.Close()
