@@ -233,6 +233,10 @@ func TestCommandToAStoppedAgent(t *testing.T) {
 	if err := cp.StartAgent("gone").Stop(); err != nil {
 		t.Fatal(err)
 	}
+	testkit.Eventually(t, linkPatience, "the server to see that it is gone", func() (bool, string) { // or it writes into the void
+		a, err := cp.Client.Agent(t.Context(), "gone")
+		return err == nil && a.Transport == "", fmt.Sprintf("%+v, %v", a, err)
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var sent *api.Command

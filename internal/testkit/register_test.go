@@ -139,11 +139,11 @@ func TestAgentTellsHowItIs(t *testing.T) {
 	}
 	expect(1, []string{"unhealthy: the agent does not answer at"}, "health")
 	stdout, stderr, code := program("stella-agent", []string{"STELLA_BOOTSTRAP_TOKEN=" + cp.Token()}, "register", "--server", cp.URL, "--data", data, "--name", "web", "--register-timeout", "20s")
-	if code != 0 || !strings.HasPrefix(stdout, "registered as agent ") || strings.Count(stdout, "\n") != 1 || stderr != "" {
+	if code != 0 || !strings.HasPrefix(stdout, "registered as web (agent ") || strings.Count(stdout, "\n") != 1 || stderr != "" {
 		t.Fatalf("register: %d %s%s", code, stdout, stderr)
 	}
-	expect(0, []string{"registered already: as agent "}, "register")
-	expect(0, []string{"registered already: as agent ", "it stays with that server"}, "register", "--server", "https://elsewhere.example.com")
+	expect(0, []string{"registered already: as web (agent "}, "register")
+	expect(0, []string{"registered already: as web (agent ", "it stays with that server"}, "register", "--server", "https://elsewhere.example.com")
 	expect(1, []string{"does not answer at", "see that it runs"}, "status", "--wait", "300ms")
 	expect(1, []string{`"run" takes no --wait`}, "run", "--wait", "1s")
 

@@ -145,8 +145,8 @@ func (h *Host) Copy(t testing.TB, file, folder string) string {
 	// docker cp does not see what is mounted in the container, as /tmp is.
 	tar := exec.CommandContext(t.Context(), "tar", "--create", "--owner", "0", "--group", "0", "--directory", filepath.Dir(file), "--", filepath.Base(file))
 	into := exec.CommandContext(t.Context(), "docker", "--host", h.engine, "exec", "--interactive", h.Container, "tar", "--extract", "--directory", folder)
-	var said bytes.Buffer
-	tar.Stderr, into.Stderr = &said, &said
+	var said, answered bytes.Buffer // each has a goroutine of its own
+	tar.Stderr, into.Stderr = &said, &answered
 	var err error
 	if into.Stdin, err = tar.StdoutPipe(); err == nil {
 		if err = tar.Start(); err == nil {
@@ -154,7 +154,7 @@ func (h *Host) Copy(t testing.TB, file, folder string) string {
 		}
 	}
 	if err != nil {
-		t.Fatalf("copy %s into a host: %v: %s", file, err, said.Bytes())
+		t.Fatalf("copy %s into a host: %v: %s%s", file, err, said.Bytes(), answered.Bytes())
 	}
 	return filepath.Join(folder, filepath.Base(file))
 }
