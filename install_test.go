@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"stella-ops.org/stella/internal/testkit/peers"
 )
 
 const windowsInstaller = "packaging/install.ps1"
@@ -38,27 +40,14 @@ func TestWindowsInstaller(t *testing.T) {
 	}
 }
 
-// The installer for Windows parses: by PowerShell itself, or else by the npm packages
-// web-tree-sitter and tree-sitter-powershell where NODE_PATH has them.
+// The installer for Windows parses, by a grammar of PowerShell, and that would find
+// a mistake in it.
 func TestWindowsInstallerParses(t *testing.T) {
 	t.Parallel()
-	const byPowerShell = `$errors = $null
-[void][Management.Automation.Language.Parser]::ParseFile((Resolve-Path $args[0]).ProviderPath, [ref]$null, [ref]$errors)
-$errors | ForEach-Object { "$($_.Extent.StartLineNumber): $($_.Message)" }
-if ($errors.Count) { exit 3 }`
-	for _, shell := range []string{"pwsh", "powershell.exe"} {
-		if path, err := exec.LookPath(shell); err == nil {
-			parse(t, exec.CommandContext(t.Context(), path, "-NoProfile", "-Command", "& {"+byPowerShell+"} "+windowsInstaller))
-			return
-		}
-	}
-	const byGrammar = `
-let sitter, grammar
-try {
-  sitter = require('web-tree-sitter')
-  grammar = require('path').join(require('path').dirname(require.resolve('tree-sitter-powershell/package.json')), 'tree-sitter-powershell.wasm')
-} catch (e) { console.log(e.message); process.exit(4) }
-(async () => {
+	const parse = `
+const sitter = require('web-tree-sitter'), path = require('path')
+const grammar = path.join(path.dirname(require.resolve('tree-sitter-powershell/package.json')), 'tree-sitter-powershell.wasm')
+;(async () => {
   await sitter.Parser.init()
   const parser = new sitter.Parser()
   parser.setLanguage(await sitter.Language.load(grammar))
@@ -67,27 +56,28 @@ try {
     if (n.isError || n.isMissing) { wrong++; console.log((n.startPosition.row + 1) + ': ' + n.text.slice(0, 80)) }
     n.children.forEach(look)
   }
-  const root = parser.parse(require('fs').readFileSync(process.argv[1], 'utf8')).rootNode
-  if (root.hasError) look(root)
+  look(parser.parse(require('fs').readFileSync(0, 'utf8')).rootNode)
   process.exit(wrong ? 3 : 0)
 })()`
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("there is neither PowerShell nor node with a grammar of it")
+	modules := peers.PowerShell(t)
+	run := func(script string) (string, int) {
+		cmd := exec.CommandContext(t.Context(), "node", "-e", parse)
+		cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+		cmd.Stdin = strings.NewReader(script)
+		out, err := cmd.CombinedOutput()
+		if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
+			t.Fatal(err)
+		}
+		return string(out), cmd.ProcessState.ExitCode()
 	}
-	parse(t, exec.CommandContext(t.Context(), node, "-e", byGrammar, windowsInstaller))
-}
-
-// parse runs what parses the installer: exit code 3 is that it found mistakes, and 4
-// that it is not whole itself.
-func parse(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	out, err := cmd.CombinedOutput()
-	exit, failed := errors.AsType[*exec.ExitError](err)
-	switch {
-	case failed && exit.ExitCode() == 4:
-		t.Skipf("there is neither PowerShell nor a grammar of it: %s", bytes.TrimSpace(out))
-	case err != nil:
-		t.Errorf("%s does not parse: %v\n%s", windowsInstaller, err, out)
+	text, err := os.ReadFile(windowsInstaller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, code := run(string(text)); code != 0 {
+		t.Errorf("%s does not parse (%d): %s", windowsInstaller, code, out)
+	}
+	if out, code := run(string(text) + "\nif ($true { }\n"); code != 3 {
+		t.Errorf("a mistake in it is not found (%d): %s", code, out)
 	}
 }

@@ -143,7 +143,7 @@ func usage() string {
 		if len(v.words) > 0 {
 			line += " " + strings.Join(v.words, "|")
 		}
-		fmt.Fprintf(&b, "  %-30s %s\n", line, v.about)
+		fmt.Fprintf(&b, "  %-32s %s\n", line, v.about)
 	}
 	b.WriteString("\n" + registerHelp + "\n")
 	return b.String()

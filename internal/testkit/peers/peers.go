@@ -80,6 +80,13 @@ func Systemd(t testing.TB) string {
 	return need(t, "the image of a host with systemd", "STELLA_TEST_SYSTEMD")
 }
 
+// PowerShell is a folder of node's modules, in which a grammar of PowerShell is;
+// node is on the PATH.
+func PowerShell(t testing.TB) string {
+	t.Helper()
+	return need(t, "a grammar of PowerShell", "STELLA_TEST_POWERSHELL")
+}
+
 func need(t testing.TB, what, variable string) string {
 	t.Helper()
 	value := os.Getenv(variable)
