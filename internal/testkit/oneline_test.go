@@ -159,7 +159,7 @@ func TestOneLineBringsAHostOnline(t *testing.T) {
 
 	// The same line again, with a token that is used up, changes nothing.
 	pid := n.mainPID()
-	if out, code := n.run(made.InstallCommand); code != 0 || n.mainPID() != pid {
+	if out, code := n.run(made.InstallCommand); code != 0 || n.mainPID() != pid || strings.Contains(out, "Fetching") {
 		t.Errorf("once more: %d, and the process is %s after %s: %s", code, n.mainPID(), pid, out)
 	}
 
@@ -372,7 +372,7 @@ func TestOneLineInOtherWays(t *testing.T) {
 	seen := make(chan string, 1)
 	go func() {
 		cmd := exec.CommandContext(watch, "docker", "exec", n.Container, "sh", "-c",
-			"while [ ! -e /stop ]; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -oF '"+made.Token[4:20]+"'; done")
+			"while [ ! -e /stop ]; do for f in /proc/[0-9]*/cmdline; do { tr '\\0' ' ' <$f; echo; } 2>/dev/null; done | grep -E '^(sudo|sh /tmp|curl|su -s|/usr/local)'; done | sort -u")
 		out, _ := cmd.CombinedOutput()
 		seen <- string(out)
 	}()
@@ -382,12 +382,14 @@ func TestOneLineInOtherWays(t *testing.T) {
 	n.Must(t, "touch", "/stop")
 	got := <-seen
 	stop()
-	// The shell that was given the line as an argument is the test's own, and so
-	// is the grep; nobody else has it.
-	if strings.Contains(got, "sudo") {
-		t.Errorf("the list of processes has the token: %s", got)
+	if !strings.Contains(got, "sudo sh /tmp/") || strings.Contains(got, made.Token[4:20]) {
+		t.Errorf("in the list of processes was:\n%s", got)
 	}
 	n.online("by-sudo", "1.0.0")
+	purge()
+	if out, code := n.run(made.InstallCommand, "su", "admin", "-c", `"$0" "$@"`, "--"); code == 0 || !strings.Contains(out, "was used already") {
+		t.Errorf("by sudo, with a token that is used up: %d: %s", code, out)
+	}
 	purge()
 
 	file := filepath.Join(t.TempDir(), "stella-agent")
@@ -399,6 +401,10 @@ func TestOneLineInOtherWays(t *testing.T) {
 		t.Errorf("with a program of its own: %d: %s", code, out)
 	}
 	n.online("by-binary", "1.2.0")
+	pid := n.mainPID()
+	if out, code := n.run("sh /root/install.sh --binary /root/stella-agent"); code != 0 || n.mainPID() != pid {
+		t.Errorf("with the same program once more: %d, %s after %s: %s", code, n.mainPID(), pid, out)
+	}
 	purge()
 }
 
